@@ -1,0 +1,99 @@
+//! The only place that calls bincode.
+//!
+//! A message is decoded with a limit, and must use up every byte it came in: bincode alone
+//! allocates what a length prefix claims and accepts trailing bytes.
+
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::limits::LAUNCH_BYTES;
+
+/// The hard ceiling of bincode's own accounting; callers pass tighter caps to [`decode`].
+const CEILING: usize = 4 * LAUNCH_BYTES;
+
+const CONFIG: Configuration<LittleEndian, Fixint, Limit<CEILING>> =
+    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<CEILING>();
+
+/// Why bytes are not a message.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Longer than the cap for this kind of message.
+    #[error("message of {length} bytes, over the limit of {limit}")]
+    TooLong {
+        /// Length found, in bytes.
+        length: usize,
+        /// Cap, in bytes.
+        limit: usize,
+    },
+    /// Bytes were left after the message.
+    #[error("{0} bytes follow the message")]
+    Trailing(usize),
+    /// Not the encoding of such a message.
+    #[error("not a valid message: {0}")]
+    Decode(#[from] bincode::error::DecodeError),
+    /// The message can't be encoded (over the ceiling).
+    #[error("message can't be encoded: {0}")]
+    Encode(#[from] bincode::error::EncodeError),
+}
+
+/// Appends the encoding of `message` to `out`; on error, or past `limit` bytes, `out` is unchanged.
+pub fn encode_into<M: Serialize>(message: &M, out: &mut Vec<u8>, limit: usize) -> Result<usize, CodecError> {
+    let start = out.len();
+    let result = bincode::serde::encode_into_std_write(message, out, CONFIG);
+    let length = out.len() - start;
+    match result {
+        Ok(_) if length <= limit => Ok(length),
+        Ok(_) => {
+            out.truncate(start);
+            Err(CodecError::TooLong { length, limit })
+        }
+        Err(error) => {
+            out.truncate(start);
+            Err(error.into())
+        }
+    }
+}
+
+/// Encodes `message` into a fresh buffer of at most `limit` bytes.
+pub fn encode<M: Serialize>(message: &M, limit: usize) -> Result<Vec<u8>, CodecError> {
+    let mut out = Vec::with_capacity(256);
+    encode_into(message, &mut out, limit)?;
+    Ok(out)
+}
+
+/// Decodes exactly one message from exactly `bytes`, which may hold at most `limit`.
+pub fn decode<M: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<M, CodecError> {
+    if bytes.len() > limit {
+        return Err(CodecError::TooLong { length: bytes.len(), limit });
+    }
+    let (message, used) = bincode::serde::decode_from_slice(bytes, CONFIG)?;
+    match bytes.len() - used {
+        0 => Ok(message),
+        rest => Err(CodecError::Trailing(rest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailing_bytes_are_refused() {
+        let mut bytes = encode(&7u32, 64).unwrap();
+        bytes.push(0);
+        assert!(matches!(decode::<u32>(&bytes, 64), Err(CodecError::Trailing(1))));
+    }
+
+    #[test]
+    fn a_length_prefix_does_not_allocate() {
+        let claim = u64::MAX.to_le_bytes();
+        assert!(matches!(decode::<Vec<u8>>(&claim, 64), Err(CodecError::Decode(_))));
+    }
+
+    #[test]
+    fn over_the_cap_leaves_the_buffer_as_it_was() {
+        let mut out = vec![1, 2, 3];
+        assert!(matches!(encode_into(&vec![0u8; 100], &mut out, 50), Err(CodecError::TooLong { .. })));
+        assert_eq!(out, [1, 2, 3]);
+    }
+}

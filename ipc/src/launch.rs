@@ -1,0 +1,1 @@
+//! Messages between the supervisor, the launcher and blanks.

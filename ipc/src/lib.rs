@@ -1,0 +1,25 @@
+//! The wire protocols of Cloister.
+//!
+//! Two of them, both bincode behind one capped [`codec`]:
+//!
+//! * supervisor ↔ Worker (`ipc` contract): [`worker`] messages in [`frame`]s on a
+//!   `SOCK_STREAM`, and [`control`] messages with descriptors on a `SOCK_SEQPACKET`.
+//! * supervisor ↔ launcher: [`launch`] messages with descriptors on a `SOCK_SEQPACKET`.
+//!
+//! This crate knows no policy and opens nothing; it turns bytes into validated types and back.
+//! Every limit is in [`limits`]. Descriptors only ever travel *towards* the Worker: the supervisor
+//! makes both ends, so it never has to accept a descriptor from a hostile process.
+
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod control;
+pub mod descriptors;
+pub mod frame;
+pub mod head;
+pub mod launch;
+pub mod limits;
+pub mod worker;
+
+/// Version of the supervisor ↔ Worker protocol; a Worker that greets with another is refused.
+pub const PROTOCOL: u16 = 1;

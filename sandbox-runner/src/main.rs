@@ -1,0 +1,3 @@
+//! `sandbox-runner`: the launcher and what raises the walls.
+
+fn main() {}

@@ -1,0 +1,8 @@
+//! The supervisor: front door, dispatch, pool, egress filter, control plane.
+
+#![forbid(unsafe_code)]
+
+pub mod body;
+pub mod limits;
+pub mod outcome;
+pub mod registry;

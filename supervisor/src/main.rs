@@ -1,0 +1,5 @@
+//! `cloister`.
+
+#![forbid(unsafe_code)]
+
+fn main() {}
