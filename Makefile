@@ -1,0 +1,21 @@
+# Thin on purpose: each target is one command, the thinking is in scripts/ and in the crates.
+.PHONY: build setup demo test lint install
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+build:              ## the two programs of an installation, target/release/{cloister,sandbox-runner}
+	$(CARGO) build --locked --release --bins -p cloister-supervisor -p sandbox-runner
+
+setup:              ## Debian packages and the system account that demo and tests use (says what it does)
+	scripts/setup.sh
+
+test: setup         ## every test
+	scripts/test.sh
+
+lint:               ## format, clippy, Rust version, licences and sources of dependencies
+	scripts/lint.sh
+
+install: build      ## PREFIX=/usr/local DESTDIR=
+	install -Dm755 target/release/cloister $(DESTDIR)$(PREFIX)/bin/cloister
+	install -Dm755 target/release/sandbox-runner $(DESTDIR)$(PREFIX)/bin/sandbox-runner
