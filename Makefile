@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 build:              ## the two programs of an installation, target/release/{cloister,sandbox-runner}
-	$(CARGO) build --locked --release --bins -p cloister-supervisor -p sandbox-runner
+	$(CARGO) build --locked --release --bins -p cloister-supervisor -p cloister-sandbox-runner
 
 setup:              ## Debian packages and the system account that demo and tests use (says what it does)
 	scripts/setup.sh
