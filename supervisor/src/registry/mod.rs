@@ -4,9 +4,11 @@
 //! takes no lock and costs the same with one Worker or a hundred thousand.
 
 mod deployed;
+mod name;
 mod snapshot;
 
 pub use deployed::{
     Allow, Binding, Contract, Deployed, Digest, Files, HttpSocket, Linkage, OutboundBinding, WorkerId,
 };
+pub use name::{NAME_BYTES, Name, NameError};
 pub use snapshot::{Registry, Snapshot};
