@@ -10,7 +10,22 @@
 //! A body that nobody opened can be passed on whole by [`WorkerBody::Forward`], without its bytes
 //! ever entering the Worker. The writer of a streamed body shuts the socket's write side down and
 //! says [`BodyEnd`]; a reader that sees the end of the socket without a matching
-//! [`BodyEnd::Complete`] knows that the body was cut short.
+//! [`BodyEnd::Complete`] knows that the body was cut short. A tunnel is a body in both directions
+//! and has no [`BodyEnd`]: it is over when its socket is closed.
+//!
+//! When a request is over. Exactly one of these ends it, seen from the Worker:
+//! * [`FromWorker::Exception`];
+//! * a [`FromWorker::Response`] or [`FromWorker::Handoff`] with `wait_until: false`, once the
+//!   [`BodyEnd`] of a streamed body was said;
+//! * [`FromWorker::Done`], after an answer with `wait_until: true` (then also the streamed body has
+//!   ended, or the tunnel is closed), or alone after a [`ToWorker::Cancel`] that came before the
+//!   answer. A second `Cancel`, after the answer, asks the Worker to drop its `wait_until` work.
+//!
+//! With a request its fetches and their bodies are over. Both sides write at the same time, so
+//! messages cross: [`FromWorker::Open`], [`FromWorker::Discard`], [`FromWorker::BodyEnd`],
+//! [`FromWorker::CancelFetch`], and an answer or `Done` to a cancelled request, about an id that
+//! was given out but is over are ignored. So is everything a Worker gets about an id that is over.
+//! About an id that was never given out they end the Worker.
 
 use serde::{Deserialize, Serialize};
 
@@ -201,7 +216,8 @@ pub enum ToWorker {
         /// Its body.
         body: HostBody,
     },
-    /// Nobody waits for this answer any more.
+    /// Nobody waits for this answer (any more of its body) any more. The Worker ends the request
+    /// as the module's text says.
     Cancel {
         /// Its number.
         id: RequestId,
@@ -229,7 +245,8 @@ pub enum ToWorker {
         /// How.
         end: BodyEnd,
     },
-    /// No more requests will come; finish what is open and close.
+    /// No more requests will come; finish what is open and close. A Worker whose last connection
+    /// closes so ends its process.
     Shutdown,
 }
 
