@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod config;
 pub mod egress;
 pub mod limits;
 pub mod outcome;

@@ -31,6 +31,12 @@ impl Name {
         if valid { Ok(Self(text.into())) } else { Err(NameError(text.chars().take(80).collect())) }
     }
 
+    /// The account of a machine that was not told another: `default`.
+    #[must_use]
+    pub fn default_account() -> Self {
+        Self("default".into())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
