@@ -1,5 +1,5 @@
 # Thin on purpose: each target is one command, the thinking is in scripts/ and in the crates.
-.PHONY: build setup demo test lint install
+.PHONY: build setup demo test lint bench install
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -15,6 +15,9 @@ test: setup         ## every test
 
 lint:               ## format, clippy, Rust version, licences and sources of dependencies
 	scripts/lint.sh
+
+bench:              ## the peers measured beside Cloister: docs/BENCHMARKS.md (ARGS=--quick)
+	tests/benches/run.sh $(ARGS)
 
 install: build      ## PREFIX=/usr/local DESTDIR=
 	install -Dm755 target/release/cloister $(DESTDIR)$(PREFIX)/bin/cloister
