@@ -1,1 +1,5 @@
-//! placeholder
+//! Policies: raw file → validated policy → verdict, and the shipped policy files.
+
+#![forbid(unsafe_code)]
+
+pub mod seccomp;

@@ -1,0 +1,258 @@
+//! The policy files put together and checked: every call with what happens to it.
+
+use std::collections::BTreeMap;
+
+use super::data::{self, Numbers, Value};
+use super::{Arch, Contract, Profile, SeccompError};
+
+/// What a filter does with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// It happens.
+    Allow,
+    /// It fails with this error number.
+    Errno(u16),
+    /// The whole process is killed with SIGSYS.
+    Kill,
+}
+
+impl Action {
+    pub(super) const ENOSYS: Self = Self::Errno(38);
+}
+
+/// What happens to one system call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Whatever its arguments.
+    Always(Action),
+    /// The first case whose tests all hold decides, else `otherwise`.
+    ByArguments {
+        /// In order.
+        cases: Vec<(Vec<Test>, Action)>,
+        /// When no case holds.
+        otherwise: Action,
+    },
+}
+
+/// A test on the low 32 bits of an argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Test {
+    /// Which argument, 0 to 5.
+    pub arg: u8,
+    /// How.
+    pub kind: TestKind,
+}
+
+/// How an argument is tested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TestKind {
+    /// Under this mask it equals one of these.
+    OneOf(u32, Vec<u32>),
+    /// All of these bits are set.
+    All(u32),
+    /// None of these bits is set.
+    None(u32),
+}
+
+/// Decisions by number.
+pub(super) type Table = BTreeMap<u32, Decision>;
+
+/// The two tables of a profile.
+#[derive(Debug)]
+pub(super) struct Policy {
+    /// All of it; what is not in it fails with ENOSYS.
+    pub(super) base: Table,
+    /// What `launch.toml` loosened, put back; what is not in it is allowed.
+    pub(super) last: Table,
+}
+
+macro_rules! file {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../../seccomp/", $name)))
+    };
+}
+
+const CONSTANTS: (&str, &str) = file!("constants.toml");
+const COMMON: (&str, &str) = file!("common.toml");
+const HTTP: (&str, &str) = file!("http.toml");
+const IPC: (&str, &str) = file!("ipc.toml");
+const PROCESSES: (&str, &str) = file!("waivers/processes.toml");
+const JIT: (&str, &str) = file!("waivers/jit.toml");
+const LAUNCH: (&str, &str) = file!("launch.toml");
+
+impl Policy {
+    /// Puts the files of `profile` together.
+    pub(super) fn compose(arch: Arch, profile: &Profile) -> Result<Self, SeccompError> {
+        let files = arch.files();
+        let reader =
+            Reader { constants: data::parse(CONSTANTS)?, syscalls: data::parse(files.numbers)?, arch };
+        let mut table = Table::new();
+        let contract = match profile.contract {
+            Contract::Http => HTTP,
+            Contract::Ipc => IPC,
+        };
+        for file in [Some(COMMON), files.legacy, Some(contract)].into_iter().flatten() {
+            for (name, number, decision) in reader.read(file)? {
+                if table.insert(number, decision).is_some() {
+                    return Err(composition(file.0, name, "is in another file already"));
+                }
+            }
+        }
+        let waivers = [
+            profile.processes.then_some(PROCESSES),
+            files.processes.filter(|_| profile.processes),
+            profile.jit.then_some(JIT),
+        ];
+        for file in waivers.into_iter().flatten() {
+            for (name, number, decision) in reader.read(file)? {
+                if table.insert(number, decision).is_none() {
+                    return Err(composition(file.0, name, "is waived, but nothing refuses it"));
+                }
+            }
+        }
+        let mut last = Table::new();
+        for (_, number, decision) in reader.read(LAUNCH)? {
+            let wanted = table.insert(number, decision).unwrap_or(Decision::Always(Action::ENOSYS));
+            last.insert(number, wanted);
+        }
+        Ok(Self { base: table, last })
+    }
+}
+
+fn composition(file: &'static str, syscall: String, reason: &'static str) -> SeccompError {
+    SeccompError::Composition { file, syscall, reason }
+}
+
+/// Turns names into numbers.
+struct Reader {
+    constants: Numbers,
+    syscalls: Numbers,
+    arch: Arch,
+}
+
+impl Reader {
+    fn read(
+        &self,
+        source: (&'static str, &'static str),
+    ) -> Result<Vec<(String, u32, Decision)>, SeccompError> {
+        let file: data::File = data::parse(source)?;
+        let name = source.0;
+        let mut out: Vec<(String, u32, Decision)> = Vec::new();
+        let mut add = |syscall: String, why: &str, decision: Decision| {
+            let Some(&number) = self.syscalls.get(&syscall) else {
+                return Err(unknown(name, syscall, "a system call of this machine"));
+            };
+            if self.arch.foreign().is_some_and(|first| number >= first) {
+                return Err(unknown(name, syscall, "in the machine's own table"));
+            }
+            if why.trim().is_empty() {
+                return Err(composition(name, syscall, "does not say why"));
+            }
+            if out.iter().any(|(_, known, _)| *known == number) {
+                return Err(composition(name, syscall, "is in this file twice"));
+            }
+            out.push((syscall, number, decision));
+            Ok(())
+        };
+        for (syscall, why) in file.allow {
+            add(syscall, &why, Decision::Always(Action::Allow))?;
+        }
+        for (errno, calls) in file.refuse {
+            let action = self.action(name, &errno)?;
+            for (syscall, why) in calls {
+                add(syscall, &why, Decision::Always(action))?;
+            }
+        }
+        for (syscall, why) in file.kill {
+            add(syscall, &why, Decision::Always(Action::Kill))?;
+        }
+        for rule in file.rule {
+            let otherwise = self.action(name, &rule.otherwise)?;
+            let mut cases = Vec::new();
+            for case in &rule.cases {
+                let tests = self.tests(name, &rule.syscall, &case.when)?;
+                cases.push((tests, self.action(name, &case.then)?));
+            }
+            let decision = if cases.is_empty() {
+                Decision::Always(otherwise)
+            } else {
+                Decision::ByArguments { cases, otherwise }
+            };
+            add(rule.syscall, &rule.why, decision)?;
+        }
+        Ok(out)
+    }
+
+    fn action(&self, file: &'static str, text: &str) -> Result<Action, SeccompError> {
+        match text {
+            "allow" => Ok(Action::Allow),
+            "kill" => Ok(Action::Kill),
+            errno => self
+                .constants
+                .get(errno)
+                .filter(|_| errno.starts_with('E'))
+                .and_then(|&number| u16::try_from(number).ok())
+                .map(Action::Errno)
+                .ok_or_else(|| unknown(file, errno.to_owned(), "allow, kill or an error number")),
+        }
+    }
+
+    fn tests(
+        &self,
+        file: &'static str,
+        syscall: &str,
+        conditions: &[data::Condition],
+    ) -> Result<Vec<Test>, SeccompError> {
+        let bad = |reason| SeccompError::Condition { file, syscall: syscall.to_owned(), reason };
+        let mut tests = Vec::new();
+        for condition in conditions {
+            let arg = condition.arg;
+            if arg > 5 {
+                return Err(bad("a system call has arguments 0 to 5"));
+            }
+            let before = tests.len();
+            if let Some(values) = &condition.one_of {
+                let mask = condition.field.as_ref().map_or(Ok(u32::MAX), |mask| self.value(file, mask))?;
+                let values = values.iter().map(|v| self.value(file, v)).collect::<Result<Vec<_>, _>>()?;
+                if values.is_empty() || values.iter().any(|value| value & !mask != 0) {
+                    return Err(bad("`in` needs values, inside the mask `field`"));
+                }
+                tests.push(Test { arg, kind: TestKind::OneOf(mask, values) });
+            } else if condition.field.is_some() {
+                return Err(bad("`field` goes with `in`"));
+            }
+            if let Some(bits) = &condition.all {
+                tests.push(Test { arg, kind: TestKind::All(self.bits(file, bits)?) });
+            }
+            if let Some(bits) = &condition.none {
+                tests.push(Test { arg, kind: TestKind::None(self.bits(file, bits)?) });
+            }
+            if tests.len() == before {
+                return Err(bad("a condition needs `in`, `all` or `none`"));
+            }
+        }
+        if tests.is_empty() {
+            return Err(bad("a case needs conditions"));
+        }
+        Ok(tests)
+    }
+
+    fn bits(&self, file: &'static str, values: &[Value]) -> Result<u32, SeccompError> {
+        values.iter().try_fold(0, |bits, value| Ok(bits | self.value(file, value)?))
+    }
+
+    fn value(&self, file: &'static str, value: &Value) -> Result<u32, SeccompError> {
+        match value {
+            Value::Number(number) => Ok(*number),
+            Value::Name(name) => self
+                .constants
+                .get(name)
+                .copied()
+                .ok_or_else(|| unknown(file, name.clone(), "a number or the name of a constant")),
+        }
+    }
+}
+
+fn unknown(file: &'static str, name: String, what: &'static str) -> SeccompError {
+    SeccompError::Unknown { file, name, what }
+}
