@@ -1,0 +1,73 @@
+//! Looks at the machine for what a platform may have left behind.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Processes whose real uid is in `[base, base + count)`: pid and name.
+pub(crate) fn processes(base: u32, count: u32) -> Vec<(i32, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A process may end between the listing and the reading.
+        let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
+        let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
+        let uid =
+            field("Uid:").and_then(|line| line.split_whitespace().next()).and_then(|uid| uid.parse().ok());
+        if uid.is_some_and(|uid: u32| (base..base.saturating_add(count)).contains(&uid)) {
+            found.push((pid, field("Name:").unwrap_or("?").trim().to_owned()));
+        }
+    }
+    found
+}
+
+/// Direct and indirect children of a process.
+pub(crate) fn descendants(root: i32) -> Vec<i32> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // The name, in parentheses, may hold anything; the parent is the second field behind it.
+        let parent =
+            stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).and_then(|p| p.parse().ok());
+        parents.push((pid, parent.unwrap_or(0)));
+    }
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.remove(0);
+    found
+}
+
+/// cgroup folders of any hierarchy whose name is `name`.
+pub(crate) fn cgroups(name: &str) -> Vec<std::path::PathBuf> {
+    fn walk(folder: &Path, depth: u8, name: &str, found: &mut Vec<std::path::PathBuf>) {
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if entry.file_name() == name {
+                found.push(entry.path());
+            } else if depth > 0 {
+                walk(&entry.path(), depth - 1, name, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new("/sys/fs/cgroup"), 4, name, &mut found);
+    found
+}
+
+/// Looks again and again until `look` finds nothing; what it found last when `patience` is over.
+pub(crate) fn until_none<T>(patience: Duration, mut look: impl FnMut() -> Vec<T>) -> Vec<T> {
+    let end = Instant::now() + patience;
+    loop {
+        let found = look();
+        if found.is_empty() || Instant::now() >= end {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
