@@ -1,1 +1,477 @@
-//! Messages between the supervisor, the launcher and blanks.
+//! Messages between the supervisor, the launcher and blanks, all on `SOCK_SEQPACKET` sockets.
+//!
+//! A **blank** is a child of the launcher that is already behind its walls and waits for a binary.
+//!
+//! * supervisor → launcher: [`ToLauncher`]; the first is [`ToLauncher::Configure`], answered once by
+//!   [`FromLauncher::Ready`] or [`FromLauncher::Refused`].
+//! * launcher → supervisor: [`FromLauncher`]. [`FromLauncher::Made`] carries the blank's *start
+//!   socket*; the supervisor talks to the blank itself from there on, so a start never waits behind
+//!   a clone.
+//! * on the start socket: [`ToBlank::Enter`] (by the launcher), then [`FromBlank::Ready`] with the
+//!   sockets made in the network namespace, then [`ToBlank::Start`] with the binary, then
+//!   [`FromBlank::Raised`] and the end of the socket (it closes on exec), or [`FromBlank::Failed`].
+//!
+//! The launcher's end of file is its order to kill everything and exit.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Number of a blank and of the process it becomes; given by the supervisor, never used twice.
+pub type BlankId = u64;
+
+/// Port a Worker of the `http` contract answers on.
+pub const WORKER_PORT: u16 = 8080;
+
+/// Port of the egress proxy on a Worker's loopback.
+pub const PROXY_PORT: u16 = 3128;
+
+/// Descriptor number of the binary at exec. `RLIMIT_NOFILE` equals it, so afterwards no descriptor
+/// can have this number, and the seccomp filter allows execveat with no other.
+pub const BINARY_FD: i32 = 1023;
+
+/// Most bytes of a seccomp program: 4096 instructions of 8 bytes, the kernel's own limit.
+pub const FILTER_BYTES: usize = 4096 * 8;
+
+/// Most sockets asked for in one message.
+pub const SOCKETS: u8 = 30;
+
+/// A wall, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wall {
+    /// User, pid, mount, net, ipc, uts and cgroup namespaces.
+    Namespaces,
+    /// A host uid of its own.
+    OwnUid,
+    /// The empty root.
+    Root,
+    /// Loopback only.
+    Network,
+    /// Landlock.
+    Landlock,
+    /// System call filters.
+    Seccomp,
+    /// No capabilities, no_new_privs, securebits, not dumpable.
+    Privilege,
+    /// No memory both writable and executable.
+    MemoryDenyWriteExecute,
+    /// Speculation controls.
+    Speculation,
+    /// A core-scheduling cookie.
+    CoreScheduling,
+    /// Nothing open but what is given.
+    Descriptors,
+    /// cgroup limits.
+    Cgroup,
+    /// Resource limits.
+    Rlimits,
+}
+
+impl Wall {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Namespaces,
+        Self::OwnUid,
+        Self::Root,
+        Self::Network,
+        Self::Landlock,
+        Self::Seccomp,
+        Self::Privilege,
+        Self::MemoryDenyWriteExecute,
+        Self::Speculation,
+        Self::CoreScheduling,
+        Self::Descriptors,
+        Self::Cgroup,
+        Self::Rlimits,
+    ];
+
+    /// The name used in configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::OwnUid => "own-uid",
+            Self::Root => "root",
+            Self::Network => "network",
+            Self::Landlock => "landlock",
+            Self::Seccomp => "seccomp",
+            Self::Privilege => "privilege",
+            Self::MemoryDenyWriteExecute => "memory-deny-write-execute",
+            Self::Speculation => "speculation",
+            Self::CoreScheduling => "core-scheduling",
+            Self::Descriptors => "descriptors",
+            Self::Cgroup => "cgroup",
+            Self::Rlimits => "rlimits",
+        }
+    }
+
+    /// Whether an operator may waive it. The others are what makes a Worker a prisoner at all.
+    #[must_use]
+    pub const fn waivable(self) -> bool {
+        matches!(
+            self,
+            Self::OwnUid
+                | Self::Landlock
+                | Self::MemoryDenyWriteExecute
+                | Self::Speculation
+                | Self::CoreScheduling
+                | Self::Cgroup
+        )
+    }
+
+    /// Finds a wall by its configuration name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|wall| wall.name() == name)
+    }
+}
+
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where a start failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// A message made no sense.
+    Protocol,
+    /// The launcher's own preparation.
+    Setup,
+    /// Making the child.
+    Clone,
+    /// Raising a wall.
+    Wall(Wall),
+    /// Unpacking the Worker's files.
+    Files,
+    /// Executing the binary.
+    Exec,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protocol => f.write_str("protocol"),
+            Self::Setup => f.write_str("set-up of the launcher"),
+            Self::Clone => f.write_str("making a child process"),
+            Self::Wall(wall) => write!(f, "wall {wall}"),
+            Self::Files => f.write_str("unpacking the files"),
+            Self::Exec => f.write_str("executing the binary"),
+        }
+    }
+}
+
+/// A step that failed: where, the kernel's error, and what was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{stage}: {what}: {}", std::io::Error::from_raw_os_error(*errno))]
+pub struct Failure {
+    /// Where.
+    pub stage: Stage,
+    /// `errno`; 0 when the kernel gave none.
+    pub errno: i32,
+    /// What was tried, with the value.
+    pub what: String,
+}
+
+impl Failure {
+    /// What an operator can do about it.
+    #[must_use]
+    pub const fn fix(&self) -> &'static str {
+        match self.stage {
+            Stage::Protocol => "run the sandbox-runner and the cloister of one and the same build",
+            Stage::Setup => "start cloister as root, or see `cloister doctor`",
+            Stage::Clone => {
+                "raise user.max_user_namespaces and user.max_net_namespaces, or free memory and pids"
+            }
+            Stage::Wall(Wall::Landlock) => {
+                "boot a kernel with landlock (5.13 or newer, lsm=landlock,...), or waive `landlock`"
+            }
+            Stage::Wall(Wall::Cgroup) => {
+                "give cloister a cgroup with cpu, memory and pids (systemd: Delegate=yes), or waive `cgroup`"
+            }
+            Stage::Wall(Wall::OwnUid) => "start cloister as root with a free uid range, or waive `own-uid`",
+            Stage::Wall(Wall::MemoryDenyWriteExecute) => {
+                "boot Linux 6.3 or newer, or waive `memory-deny-write-execute`"
+            }
+            Stage::Wall(Wall::Speculation) => "waive `speculation`",
+            Stage::Wall(Wall::CoreScheduling) => "waive `core-scheduling`",
+            Stage::Wall(_) => "see `cloister doctor` for what this machine lacks",
+            Stage::Files => "check the tar archive: plain files and folders with relative names, in the size",
+            Stage::Exec => "check that the file is an ELF for this machine and that its loader exists here",
+        }
+    }
+}
+
+/// Supervisor → launcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToLauncher {
+    /// Once, first.
+    Configure(Configure),
+    /// Make a blank.
+    Make {
+        /// Its number.
+        blank: BlankId,
+        /// How it shall be.
+        spec: Spec,
+    },
+    /// Make more sockets in a live Worker's network namespace.
+    Sockets {
+        /// Whose.
+        blank: BlankId,
+        /// How many, at most [`SOCKETS`].
+        count: u8,
+    },
+    /// Kill the whole process tree.
+    Kill {
+        /// Whose.
+        blank: BlankId,
+    },
+}
+
+/// What the launcher is told once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configure {
+    /// First host uid for Workers.
+    pub uid_base: u32,
+    /// How many host uids; also the most Workers alive at a time.
+    pub uid_count: u32,
+    /// Walls the operator waived.
+    pub waived: Vec<Wall>,
+}
+
+/// How a blank is made. Everything here is the same for many Workers, so blanks can be made ahead.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Spec {
+    /// The loader and the library folders are there.
+    pub libraries: bool,
+    /// A `/proc` of its own pid namespace, processes only.
+    pub proc: bool,
+    /// Loopback is up, the proxy listens, sockets are made.
+    pub network: Option<NetworkSpec>,
+    /// Size of `/tmp`, bytes; at least a page.
+    pub tmp_bytes: u64,
+    /// Size of `/app`, bytes; 0 for none.
+    pub app_bytes: u64,
+    /// cgroup limits.
+    pub cgroup: CgroupSpec,
+    /// Memory may be writable and executable.
+    pub jit: bool,
+    /// It may have child processes.
+    pub processes: bool,
+    /// The first seccomp program (raw `sock_filter`s), installed in the blank.
+    pub base: Vec<u8>,
+}
+
+/// Sockets that come with a blank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// How many sockets for connections, at most [`SOCKETS`].
+    pub sockets: u8,
+}
+
+/// cgroup limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CgroupSpec {
+    /// `memory.max`, bytes.
+    pub memory_bytes: u64,
+    /// `pids.max`.
+    pub pids: u32,
+    /// `cpu.max`, percent of one core.
+    pub cpu_percent: u32,
+    /// `cpu.weight`, 1 to 10,000; 100 is usual.
+    pub cpu_weight: u32,
+}
+
+/// Launcher → supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromLauncher {
+    /// Configured; blanks can be made.
+    Ready(Machine),
+    /// It can't work; it exits.
+    Refused(Failure),
+    /// With the start socket. The blank says by itself when it is ready.
+    Made {
+        /// Its number.
+        blank: BlankId,
+        /// Its host pid.
+        pid: i32,
+        /// Its host uid.
+        uid: u32,
+    },
+    /// There is no such blank.
+    MakeFailed {
+        /// Its number.
+        blank: BlankId,
+        /// Why.
+        failure: Failure,
+    },
+    /// With the sockets asked for.
+    Sockets {
+        /// Whose.
+        blank: BlankId,
+    },
+    /// The sockets asked for can't be made.
+    SocketsFailed {
+        /// Whose.
+        blank: BlankId,
+        /// `errno`.
+        errno: i32,
+    },
+    /// A process is gone, with all it forked.
+    Exited(Exited),
+}
+
+/// What the launcher found on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Landlock ABI; 0 when there is none.
+    pub landlock_abi: i32,
+    /// Which cgroups are used.
+    pub cgroup: CgroupMode,
+    /// Every Worker has a host uid of its own.
+    pub own_uid: bool,
+}
+
+/// Which cgroups are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupMode {
+    /// One hierarchy with every controller.
+    V2,
+    /// A hierarchy per controller (also on hybrid hosts).
+    V1,
+    /// Waived.
+    None,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// Its number.
+    pub blank: BlankId,
+    /// How.
+    pub status: ExitStatus,
+    /// It was killed for its memory limit.
+    pub oom_killed: bool,
+    /// CPU time of it and of the children it waited for, microseconds.
+    pub cpu_us: u64,
+    /// Most memory it used at a time, bytes; `None` when no cgroup told.
+    pub memory_peak: Option<u64>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// By itself, with this code.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// To a blank, on its start socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToBlank {
+    /// By the launcher: ids are mapped, raise the walls.
+    Enter,
+    /// With descriptors in this order: binary (`O_PATH`), stdout, stderr, then the control socket if
+    /// [`Start::control`], then the archive if [`Start::files`].
+    Start(Start),
+}
+
+/// What a blank becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Arguments, the first being the name. No NUL bytes.
+    pub argv: Vec<String>,
+    /// Environment, `NAME=value` each. No NUL bytes.
+    pub env: Vec<String>,
+    /// Absolute path of the loader, for landlock's execute right.
+    pub interpreter: Option<String>,
+    /// TCP ports it may bind.
+    pub bind: Vec<u16>,
+    /// TCP ports it may connect to.
+    pub connect: Vec<u16>,
+    /// Descriptor 3 is a socket that listens on this port.
+    pub listen: Option<u16>,
+    /// Descriptor 3 is the control socket.
+    pub control: bool,
+    /// An archive is to be unpacked to `/app`, and `/app` is the working directory.
+    pub files: bool,
+    /// The second seccomp program, installed last before exec.
+    pub last: Vec<u8>,
+}
+
+/// From a blank, on its start socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromBlank {
+    /// Waits for [`ToBlank::Start`]. With a network: the proxy's listening socket, then the sockets.
+    Ready,
+    /// Every wall but the last filter stands; what follows is exec or [`FromBlank::Failed`].
+    Raised(Enforced),
+    /// It ends.
+    Failed(Failure),
+}
+
+/// What was really enforced, as the blank saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enforced {
+    /// Namespaces of its own.
+    pub namespaces: Vec<String>,
+    /// Landlock; `None` when waived.
+    pub landlock: Option<LandlockEnforced>,
+    /// Instructions of each seccomp program.
+    pub seccomp: Vec<u32>,
+    /// Capabilities left in any set, as a mask; 0.
+    pub capabilities: u64,
+    /// `no_new_privs` is set.
+    pub no_new_privs: bool,
+    /// Secure bits (`prctl(PR_GET_SECUREBITS)`).
+    pub securebits: u32,
+    /// Mitigations and how they stand.
+    pub mitigations: Vec<Mitigation>,
+    /// Resource limits by name.
+    pub rlimits: Vec<(String, u64)>,
+    /// Mount points and their flags.
+    pub mounts: Vec<String>,
+    /// Walls that were waived.
+    pub waived: Vec<Wall>,
+}
+
+/// What landlock enforces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LandlockEnforced {
+    /// The running kernel's ABI.
+    pub abi: i32,
+    /// File system rights handled, as a mask.
+    pub fs: u64,
+    /// Network rights handled, as a mask.
+    pub net: u64,
+    /// Scopes, as a mask.
+    pub scopes: u64,
+    /// The kernel says that all of it is enforced.
+    pub full: bool,
+}
+
+/// One mitigation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mitigation {
+    /// Its name.
+    pub name: String,
+    /// How it stands.
+    pub state: MitigationState,
+}
+
+/// How a mitigation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MitigationState {
+    /// On.
+    On,
+    /// This machine or kernel has no such control; the `errno` it said so with.
+    Unavailable(i32),
+    /// Waived, or not wanted for this Worker.
+    Waived,
+}

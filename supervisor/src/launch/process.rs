@@ -1,0 +1,134 @@
+//! A started Worker process.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloister_ipc::launch::{BlankId, ExitStatus, ToLauncher};
+use nix::time::ClockId;
+use tokio::sync::{mpsc, watch};
+
+use super::{Net, Walls};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code or signal. A Worker is pid 1 of its namespace: its `abort()` shows as `SIGSEGV`.
+    pub status: ExitStatus,
+    /// Killed for its memory limit.
+    pub oom_killed: bool,
+    /// CPU time of the process and of the children it waited for.
+    pub cpu: Duration,
+    /// Most memory it used at a time, bytes; `None` when no cgroup told.
+    pub memory_peak: Option<u64>,
+}
+
+impl Exit {
+    /// The end of every process when the launcher dies: killed, nothing else known.
+    pub(super) const LOST: Self = Self {
+        status: ExitStatus::Signal(9),
+        oom_killed: false,
+        cpu: Duration::ZERO,
+        memory_peak: None,
+    };
+}
+
+/// Kills a process unless it is over.
+#[derive(Debug)]
+pub(super) struct Killer {
+    pub(super) blank: BlankId,
+    pub(super) commands: mpsc::UnboundedSender<ToLauncher>,
+    pub(super) exit: watch::Receiver<Option<Exit>>,
+}
+
+impl Killer {
+    fn kill(&self) {
+        if self.exit.borrow().is_none() {
+            // A closed channel means that the launcher is gone, and with it every process.
+            let _ = self.commands.send(ToLauncher::Kill { blank: self.blank });
+        }
+    }
+}
+
+impl Drop for Killer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A started Worker process. Dropping it kills it, with all it forked.
+#[derive(Debug)]
+pub struct Process {
+    pub(super) pid: i32,
+    pub(super) clock: ClockId,
+    pub(super) killer: Killer,
+    pub(super) control: Option<OwnedFd>,
+    pub(super) output: Option<(OwnedFd, OwnedFd)>,
+    pub(super) net: Option<Net>,
+    pub(super) walls: Arc<Walls>,
+}
+
+impl Process {
+    /// Host pid.
+    #[must_use]
+    pub const fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// CPU time used by the process so far (not its children), exact to the nanosecond. An error
+    /// once it is over: then [`Exit::cpu`] tells.
+    pub fn cpu_time(&self) -> io::Result<Duration> {
+        if self.killer.exit.borrow().is_some() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the process is over"));
+        }
+        Ok(Duration::from(self.clock.now()?))
+    }
+
+    /// Orders the whole process tree to be killed; [`exited`](Self::exited) tells when it is gone.
+    pub fn kill(&self) {
+        self.killer.kill();
+    }
+
+    /// Waits for the end. Any number of tasks may wait.
+    pub async fn exited(&self) -> Exit {
+        let mut exit = self.killer.exit.clone();
+        let known = exit.wait_for(Option::is_some).await;
+        known.ok().and_then(|exit| *exit).unwrap_or(Exit::LOST)
+    }
+
+    /// How it ended, if it did.
+    #[must_use]
+    pub fn exit(&self) -> Option<Exit> {
+        *self.killer.exit.borrow()
+    }
+
+    /// `ipc` contract: the supervisor's end of the control socket (`SOCK_SEQPACKET`, non-blocking,
+    /// its receiving side shut down). Once.
+    pub fn take_control(&mut self) -> Option<OwnedFd> {
+        self.control.take()
+    }
+
+    /// Read ends of standard output and standard error (non-blocking). Once.
+    pub fn take_output(&mut self) -> Option<(OwnedFd, OwnedFd)> {
+        self.output.take()
+    }
+
+    /// `http` contract: sockets inside the Worker's network namespace.
+    #[must_use]
+    pub const fn net(&self) -> Option<&Net> {
+        self.net.as_ref()
+    }
+
+    /// What was really enforced.
+    #[must_use]
+    pub fn walls(&self) -> &Walls {
+        &self.walls
+    }
+
+    /// The same, shared.
+    #[must_use]
+    pub fn walls_shared(&self) -> Arc<Walls> {
+        Arc::clone(&self.walls)
+    }
+}
