@@ -5,6 +5,7 @@
 pub mod body;
 pub mod config;
 pub mod egress;
+pub mod launch;
 pub mod limits;
 pub mod outcome;
 pub mod registry;

@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_ipc::launch::{Configure, Failure, FromBlank, FromLauncher, Machine, Stage, ToBlank, ToLauncher};
+use cloister_ipc::launch::{
+    Configure, Failure, FromBlank, FromLauncher, Machine, Stage, ToBlank, ToLauncher,
+};
 use cloister_ipc::{codec, descriptors, limits::LAUNCH_BYTES};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -16,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::StartError;
 use super::filters::Filters;
+use super::reactor::register;
 use super::ready::Ready;
 
 /// How long the launcher may take to answer its configuration.
@@ -117,7 +120,7 @@ struct Service {
 impl Service {
     /// Serves until the launcher is gone; the reason.
     async fn run(mut self, socket: OwnedFd) -> String {
-        let socket = match AsyncFd::new(socket) {
+        let socket = match register(socket, Interest::READABLE | Interest::WRITABLE) {
             Ok(socket) => Arc::new(socket),
             Err(error) => return error.to_string(),
         };
@@ -132,7 +135,7 @@ impl Service {
                         },
                         None => break,
                     },
-                    _ = self.stopped.wait_for(|stop| *stop) => break,
+                    () = async { drop(self.stopped.wait_for(|stop| *stop).await) } => break,
                 }
             }
             // Its end of file: the launcher kills what lives, exits, and the reader sees that.
@@ -207,7 +210,7 @@ async fn until_ready(ready: Arc<Ready>, id: u64, pid: i32, uid: u32, start: Owne
 async fn first_word(start: OwnedFd) -> Result<(OwnedFd, Vec<OwnedFd>), StartError> {
     let what = "waiting for a blank";
     set_nonblocking(&start).map_err(StartError::io(what))?;
-    let start = AsyncFd::with_interest(start, Interest::READABLE).map_err(StartError::io(what))?;
+    let start = register(start, Interest::READABLE).map_err(StartError::io(what))?;
     let mut buffer = vec![0; 4096];
     let (length, fds) = start
         .async_io(Interest::READABLE, |socket| descriptors::receive(socket, &mut buffer))

@@ -56,9 +56,6 @@ impl StartError {
     /// platform: starting it again can't help.
     #[must_use]
     pub const fn is_workers_fault(&self) -> bool {
-        matches!(
-            self,
-            Self::Arguments(_) | Self::Failed(Failure { stage: Stage::Exec | Stage::Files, .. })
-        )
+        matches!(self, Self::Arguments(_) | Self::Failed(Failure { stage: Stage::Exec | Stage::Files, .. }))
     }
 }

@@ -3,17 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cloister_policies::seccomp;
 use sha2::{Digest, Sha256};
 
 use super::StartError;
-
-/// What a filter depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Profile {
-    pub(super) http: bool,
-    pub(super) processes: bool,
-    pub(super) jit: bool,
-}
+pub(super) use cloister_policies::seccomp::{Contract, Profile};
 
 /// The programs of a profile.
 #[derive(Debug)]
@@ -33,7 +27,8 @@ impl Filters {
         if let Some(programs) = known.get(&profile) {
             return Ok(Arc::clone(programs));
         }
-        let (base, last) = compile(profile)?;
+        let compiled = seccomp::compile(&profile).map_err(|error| StartError::Filter(error.to_string()))?;
+        let (base, last) = (compiled.base, compiled.last);
         let sha256 = [&base, &last].map(|program| hex::encode(Sha256::digest(program))).to_vec();
         let programs = Arc::new(Programs { base, last, sha256 });
         known.insert(profile, Arc::clone(&programs));

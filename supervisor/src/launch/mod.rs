@@ -10,6 +10,7 @@ mod filters;
 mod net;
 mod plan;
 mod process;
+pub(crate) mod reactor;
 mod ready;
 mod runner;
 mod start;

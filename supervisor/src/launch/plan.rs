@@ -11,7 +11,7 @@ use cloister_ipc::launch::{CgroupSpec, NetworkSpec, PROXY_PORT, Spec, Start, WOR
 use rustix::fs::{Mode, OFlags};
 
 use super::StartError;
-use super::filters::{Filters, Profile};
+use super::filters::{self, Filters, Profile};
 use crate::registry::{Allow, Binding, Contract, Deployed, HttpSocket, Linkage};
 
 /// Sockets that come with an `http` blank.
@@ -34,7 +34,8 @@ impl Plan {
         let http = deployed.contract == Contract::Http;
         let jit = deployed.allow.contains(&Allow::Jit);
         let processes = deployed.allow.contains(&Allow::Processes);
-        let programs = filters.get(Profile { http, processes, jit })?;
+        let contract = if http { filters::Contract::Http } else { filters::Contract::Ipc };
+        let programs = filters.get(Profile { contract, processes, jit })?;
         let interpreter = match &deployed.linkage {
             Linkage::Static => None,
             Linkage::Dynamic { interpreter } => Some(interpreter.to_string_lossy().into_owned()),

@@ -26,12 +26,8 @@ pub struct Exit {
 
 impl Exit {
     /// The end of every process when the launcher dies: killed, nothing else known.
-    pub(super) const LOST: Self = Self {
-        status: ExitStatus::Signal(9),
-        oom_killed: false,
-        cpu: Duration::ZERO,
-        memory_peak: None,
-    };
+    pub(super) const LOST: Self =
+        Self { status: ExitStatus::Signal(9), oom_killed: false, cpu: Duration::ZERO, memory_peak: None };
 }
 
 /// Kills a process unless it is over.

@@ -112,7 +112,8 @@ impl Ready {
     fn forget_oldest(&self, inner: &mut Inner) {
         while inner.lists.len() > self.specs {
             let idle = inner.lists.iter().filter(|(_, list)| list.waiters.is_empty() && list.making == 0);
-            let Some(oldest) = idle.min_by_key(|(_, list)| list.used).map(|(spec, _)| Arc::clone(spec)) else {
+            let Some(oldest) = idle.min_by_key(|(_, list)| list.used).map(|(spec, _)| Arc::clone(spec))
+            else {
                 return;
             };
             inner.lists.remove(&oldest);

@@ -11,12 +11,12 @@ use nix::unistd::Pid;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::client::{encode_start, protocol, set_nonblocking};
 use super::plan::Plan;
 use super::process::Killer;
+use super::reactor::register;
 use super::ready::Blank;
 use super::{Exit, Launcher, Net, Process, StartError, Walls};
 use crate::registry::Deployed;
@@ -34,8 +34,7 @@ impl Launcher {
     async fn start_now(&self, deployed: &Deployed) -> Result<Process, StartError> {
         let plan = Plan::new(deployed, &self.filters)?;
         let blank = self.take_blank(&plan).await?;
-        let killer =
-            Killer { blank: blank.id, commands: self.commands.clone(), exit: blank.exit.clone() };
+        let killer = Killer { blank: blank.id, commands: self.commands.clone(), exit: blank.exit.clone() };
         let ends = Ends::new(plan.start.control)?;
         let enforced = run(blank.start, &plan, &ends, blank.exit).await?;
         let net = plan.spec.network.map(|_| Net {
@@ -114,13 +113,10 @@ async fn run(
     mut exit: watch::Receiver<Option<Exit>>,
 ) -> Result<Enforced, StartError> {
     let what = "talking to a blank";
-    let socket = AsyncFd::new(socket).map_err(StartError::io(what))?;
+    let socket = register(socket, Interest::READABLE | Interest::WRITABLE).map_err(StartError::io(what))?;
     let record = encode_start(ToBlank::Start(plan.start.clone()))?;
-    let fds: Vec<_> = std::iter::once(&plan.binary)
-        .chain(&ends.theirs)
-        .chain(&plan.files)
-        .map(AsFd::as_fd)
-        .collect();
+    let fds: Vec<_> =
+        std::iter::once(&plan.binary).chain(&ends.theirs).chain(&plan.files).map(AsFd::as_fd).collect();
     socket
         .async_io(Interest::WRITABLE, |socket| descriptors::send(socket, &record, &fds))
         .await
