@@ -9,3 +9,4 @@ pub mod launch;
 pub mod limits;
 pub mod outcome;
 pub mod registry;
+pub mod store;
