@@ -2,5 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod address;
+pub mod egress;
 pub mod sandbox;
 pub mod seccomp;
