@@ -175,6 +175,10 @@ fn only_loopback_stream_sockets() {
             assert_eq!(http.call(name, &args), Action::Allow);
             args[index] = high(0x2000_0000 | 0x4000);
             assert_eq!(http.call(name, &args), Action::Errno(95), "{name} with MSG_FASTOPEN");
+            args[index] = high(0x1 | 0x4000);
+            for filters in [&http, &ipc] {
+                assert_eq!(filters.call(name, &args), Action::Errno(95), "{name} with MSG_OOB");
+            }
         }
         // TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_ULP, TCP_REPAIR, TCP_CONGESTION; SO_ATTACH_*; SO_MARK
         for (level, option) in [
@@ -284,8 +288,8 @@ fn what_the_blank_needs_is_gone_for_the_worker() {
                 assert_eq!(filters.blank(name, &[]), Action::Allow, "{name}");
                 assert_eq!(filters.call(name, &[]), Action::ENOSYS, "{name}");
             }
-            // PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_SECUREBITS, PR_SET_MDWE, PR_CAP_AMBIENT
-            for option in [4u32, 22, 28, 65, 47] {
+            // PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_SECUREBITS, PR_SET_MDWE, PR_CAP_AMBIENT
+            for option in [1u32, 4, 22, 28, 65, 47] {
                 assert_eq!(filters.blank("prctl", &[option.into()]), Action::Allow, "{option}");
                 assert_eq!(filters.call("prctl", &[high(option)]), EINVAL, "{option}");
             }
