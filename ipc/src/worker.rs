@@ -19,7 +19,11 @@
 //!   [`BodyEnd`] of a streamed body was said;
 //! * [`FromWorker::Done`], after an answer with `wait_until: true` (then also the streamed body has
 //!   ended, or the tunnel is closed), or alone after a [`ToWorker::Cancel`] that came before the
-//!   answer. A second `Cancel`, after the answer, asks the Worker to drop its `wait_until` work.
+//!   answer.
+//!
+//! Each `Cancel` makes the Worker drop what the request has come to: the handler; if it has
+//! answered, the streamed body, which then ends as [`BodyEnd::Aborted`]; if that is over, the
+//! `wait_until` work.
 //!
 //! With a request its fetches and their bodies are over. Both sides write at the same time, so
 //! messages cross: [`FromWorker::Open`], [`FromWorker::Discard`], [`FromWorker::BodyEnd`],

@@ -1,0 +1,156 @@
+//! One request on its way through the Worker, from its arrival until nothing of it is left.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cloister_ipc::control::Start;
+use cloister_ipc::worker::{self, FromWorker, RequestId};
+
+use crate::link::Link;
+
+/// Longest text of an exception, in bytes (the protocol's limit).
+const EXCEPTION_BYTES: usize = 4096;
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) id: RequestId,
+    pub(crate) link: Arc<Link>,
+    pub(crate) start: Arc<Start>,
+    pub(crate) context: worker::Context,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    phase: Phase,
+    /// Holds that keep the request open after its answer.
+    holds: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not answered.
+    #[default]
+    Open,
+    /// Answered or cancelled; over when the last hold is gone.
+    Held,
+    Over,
+}
+
+impl Invocation {
+    pub(crate) fn new(
+        id: RequestId,
+        link: Arc<Link>,
+        start: Arc<Start>,
+        context: worker::Context,
+    ) -> Arc<Self> {
+        link.begin();
+        Arc::new(Self { id, link, start, context, progress: Mutex::default() })
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing may be asked on behalf of this request any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.progress().phase == Phase::Over
+    }
+
+    /// Keeps the request open, also after its answer, until the hold is dropped.
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
+        self.progress().holds += 1;
+        Hold(self.clone())
+    }
+
+    /// Sends the answer. `send` is told whether work goes on after it, and returns an error's text
+    /// when the answer can't be sent: an exception is sent instead.
+    pub(crate) fn answer(&self, send: impl FnOnce(bool) -> Result<(), String>) {
+        let mut progress = self.progress();
+        if progress.phase != Phase::Open {
+            return;
+        }
+        let held = progress.holds > 0;
+        let sent = send(held);
+        progress.phase = if held && sent.is_ok() { Phase::Held } else { Phase::Over };
+        let over = progress.phase == Phase::Over;
+        if let Err(text) = sent {
+            self.send_exception(&text);
+        }
+        drop(progress);
+        if over {
+            self.link.finish(self.id);
+        }
+    }
+
+    /// The handler failed.
+    pub(crate) fn fail(&self, text: &str) {
+        self.answer(|_| Err(text.to_owned()));
+    }
+
+    /// Nobody waits for the answer, and the handler is dropped.
+    pub(crate) fn cancelled(&self) {
+        let mut progress = self.progress();
+        if progress.phase != Phase::Open {
+            return;
+        }
+        progress.phase = Phase::Held;
+        self.settle(progress);
+    }
+
+    /// Ends an answered request when nothing holds it.
+    fn settle(&self, mut progress: MutexGuard<'_, Progress>) {
+        if progress.holds == 0 && progress.phase == Phase::Held {
+            progress.phase = Phase::Over;
+            self.link.tell(&FromWorker::Done { id: self.id });
+            drop(progress);
+            self.link.finish(self.id);
+        }
+    }
+
+    fn send_exception(&self, text: &str) {
+        let mut end = text.len().min(EXCEPTION_BYTES);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let message = text.get(..end).unwrap_or_default().to_owned();
+        self.link.tell(&FromWorker::Exception { id: self.id, message });
+    }
+}
+
+/// Keeps a request open after its answer: `wait_until` work, a streamed body, a tunnel.
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<Invocation>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut progress = self.0.progress();
+        progress.holds -= 1;
+        self.0.settle(progress);
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Invocation>>> = const { RefCell::new(None) };
+}
+
+/// The request whose handler runs on this thread.
+pub(crate) fn current() -> Option<Arc<Invocation>> {
+    CURRENT.with(|current| current.try_borrow().ok().and_then(|current| current.clone()))
+}
+
+/// While it lives, [`current`] is this request.
+pub(crate) struct Scope(Option<Arc<Invocation>>);
+
+impl Scope {
+    pub(crate) fn enter(invocation: Arc<Invocation>) -> Self {
+        Self(CURRENT.with(|current| current.replace(Some(invocation))))
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        CURRENT.with(|current| current.replace(self.0.take()));
+    }
+}
