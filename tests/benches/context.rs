@@ -14,6 +14,10 @@ pub(crate) enum Group {
     Warm,
     /// Starts of a process, from asking to the first byte.
     Cold,
+    /// Outgoing requests through the egress filter and through forward proxies.
+    Egress,
+    /// CPU time, system calls and instructions of one request.
+    Cost,
 }
 
 impl Group {
@@ -21,6 +25,8 @@ impl Group {
         match self {
             Self::Warm => "warm",
             Self::Cold => "cold",
+            Self::Cost => "cost",
+            Self::Egress => "egress",
         }
     }
 }

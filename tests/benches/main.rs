@@ -8,9 +8,12 @@ mod client;
 mod cold;
 mod contestants;
 mod context;
+mod cost;
+mod egress;
 mod load;
 mod machine;
 mod process;
+mod procfs;
 mod report;
 mod stats;
 mod warm;
@@ -26,6 +29,8 @@ fn main() -> Result<(), Failure> {
         eprintln!("== {}", group.name());
         match group {
             Group::Warm => warm::run(&context, &mut report)?,
+            Group::Egress => egress::run(&context, &mut report)?,
+            Group::Cost => cost::run(&context, &mut report)?,
             Group::Cold => cold::run(&context, &mut report)?,
         }
     }

@@ -36,8 +36,12 @@ impl Process {
         Ok(Self { name: name.into(), child, log })
     }
 
+    /// The name it was started under.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The child's pid.
-    #[allow(dead_code)]
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -59,6 +59,7 @@ pub(crate) struct Report {
     versions: BTreeMap<String, String>,
     skipped: Vec<Skipped>,
     goals: Vec<Goal>,
+    notes: Vec<String>,
     series: Vec<Series>,
 }
 
@@ -73,6 +74,7 @@ impl Report {
             versions: machine::versions(context),
             skipped: Vec::new(),
             goals: Vec::new(),
+            notes: Vec::new(),
             series: Vec::new(),
         };
         eprintln!("{}", report.machine.line());
@@ -139,6 +141,11 @@ impl Report {
         }
     }
 
+    /// Adds a line of detail, printed below the tables.
+    pub(crate) fn note(&mut self, line: &str) {
+        self.notes.push(line.into());
+    }
+
     /// Adds a verdict.
     pub(crate) fn goal(&mut self, goal: Goal) {
         self.goals.push(goal);
@@ -175,6 +182,9 @@ impl Report {
         }
         if !self.goals.is_empty() {
             println!("{}\n", self.goals_table());
+        }
+        for note in &self.notes {
+            println!("{note}");
         }
         for skipped in &self.skipped {
             let first = skipped.why.lines().next().unwrap_or_default();

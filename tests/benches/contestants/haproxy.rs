@@ -39,5 +39,5 @@ backend worker
     let target = Target::new(HOP, port);
     let mut process = Process::start(context, "haproxy", &command)?;
     process.ready(&target.address, Duration::from_secs(10))?;
-    Ok(Running { targets: vec![target], processes: vec![upstream, process] })
+    Ok(Running::new(vec![target], vec![upstream, process]))
 }

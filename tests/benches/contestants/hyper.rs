@@ -18,7 +18,7 @@ pub(super) fn start(context: &Context) -> Result<Running, Failure> {
     let command = command(context, &format!("tcp:127.0.0.1:{port}"))?;
     let mut process = Process::start(context, "hyper", &command)?;
     process.ready(&target.address, START)?;
-    Ok(Running { targets: vec![target], processes: vec![process] })
+    Ok(Running::new(vec![target], vec![process]))
 }
 
 /// An upstream on a Unix socket that anybody may reach.

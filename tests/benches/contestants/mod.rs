@@ -2,13 +2,14 @@
 
 mod haproxy;
 mod hyper;
-mod nginx;
+pub(crate) mod nginx;
 pub(crate) mod workerd;
 
 use crate::client::{self, Address};
 use crate::context::{Context, Failure};
 use crate::load::Cell;
 use crate::process::Process;
+use crate::procfs;
 
 /// Something to send requests to.
 #[derive(Debug, Clone)]
@@ -20,7 +21,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    fn new(name: &str, port: u16) -> Self {
+    pub(crate) fn new(name: &str, port: u16) -> Self {
         Self { name: name.into(), address: Address::local(port), host: "bench.test".into() }
     }
 
@@ -50,6 +51,22 @@ pub(crate) struct Running {
     processes: Vec<Process>,
 }
 
+impl Running {
+    pub(crate) fn new(targets: Vec<Target>, processes: Vec<Process>) -> Self {
+        Self { targets, processes }
+    }
+
+    /// Who works for it: a name, and the pids of that part now.
+    pub(crate) fn parts(&self) -> Vec<(String, Vec<u32>)> {
+        let part = |p: &Process| {
+            let mut pids = procfs::descendants(p.pid());
+            pids.push(p.pid());
+            (p.name().to_owned(), pids)
+        };
+        self.processes.iter().map(part).collect()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         while let Some(process) = self.processes.pop() {
@@ -77,6 +94,11 @@ pub(crate) const WARM: &[Contestant] = &[
 pub(crate) const BARE: &str = hyper::BARE;
 /// The row that ratios are taken to: the usual hop.
 pub(crate) const HOP: &str = nginx::HOP;
+
+/// The bare hyper server alone.
+pub(crate) fn bare(context: &Context) -> Result<Running, Failure> {
+    hyper::start(context)
+}
 
 /// Starts all that take part; who can't is named with the reason.
 pub(crate) fn start_all(context: &Context, all: &[Contestant]) -> (Vec<Running>, Vec<(String, String)>) {

@@ -24,7 +24,7 @@ pub(super) fn start(context: &Context) -> Result<Running, Failure> {
     for target in &targets {
         process.ready(&target.address, Duration::from_secs(20))?;
     }
-    Ok(Running { targets, processes: vec![process] })
+    Ok(Running::new(targets, vec![process]))
 }
 
 /// Writes the configuration for sockets of (name, address, service); gives its path.
