@@ -65,28 +65,58 @@ pub(crate) struct Answer {
     pub(crate) first_byte: Duration,
 }
 
+/// A request; a body of no bytes is sent as none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) path: &'a str,
+    /// `content-type` of the body.
+    pub(crate) kind: &'a str,
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// A GET, or a POST of `body`.
+    pub(crate) fn new(host: &'a str, path: &'a str, body: Option<&'a [u8]>) -> Self {
+        let method = if body.is_some() { "POST" } else { "GET" };
+        Self { method, host, path, kind: "application/octet-stream", body: body.unwrap_or_default() }
+    }
+
+    fn head(&self) -> String {
+        let Self { method, host, path, kind, body } = self;
+        let about = if body.is_empty() && *method == "GET" {
+            String::new()
+        } else {
+            format!("content-type: {kind}\r\ncontent-length: {}\r\n", body.len())
+        };
+        format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{about}connection: close\r\n\r\n")
+    }
+}
+
 /// Asks `path` of the server at `address`, as `host`; `post` is a body to post. One connection, no
 /// keep-alive.
 pub(crate) fn ask(address: &Address, host: &str, path: &str, post: Option<&[u8]>) -> Result<Answer, Failure> {
+    send(address, &Request::new(host, path, post))
+}
+
+/// Sends a request on a connection of its own.
+pub(crate) fn send(address: &Address, request: &Request<'_>) -> Result<Answer, Failure> {
     let start = Instant::now();
     let mut stream = address.connect().map_err(|error| format!("connect to {address}: {error}"))?;
-    finish(&mut *stream, start, host, path, post)
-        .map_err(|error| format!("{host}{path} at {address}: {error}").into())
+    finish(&mut *stream, start, request).map_err(|error| {
+        format!("{} {}{} at {address}: {error}", request.method, request.host, request.path).into()
+    })
 }
 
 /// Asks on a connected stream; `start` is when the clock began.
 pub(crate) fn finish(
     stream: &mut dyn Stream,
     start: Instant,
-    host: &str,
-    path: &str,
-    post: Option<&[u8]>,
+    request: &Request<'_>,
 ) -> Result<Answer, Failure> {
-    let method = if post.is_some() { "POST" } else { "GET" };
-    let length = post.map_or(String::new(), |body| format!("content-length: {}\r\n", body.len()));
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{length}connection: close\r\n\r\n");
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(post.unwrap_or_default())?;
+    stream.write_all(request.head().as_bytes())?;
+    stream.write_all(request.body)?;
     let mut bytes = vec![0; 16 << 10];
     let mut filled = 0;
     let mut first_byte = None;

@@ -18,6 +18,12 @@ pub(crate) enum Group {
     Egress,
     /// CPU time, system calls and instructions of one request.
     Cost,
+    /// Memory of live idle Workers.
+    Density,
+    /// Many Workers deployed.
+    Registry,
+    /// A quiet Worker beside a bad neighbour.
+    Isolation,
 }
 
 impl Group {
@@ -26,6 +32,9 @@ impl Group {
             Self::Warm => "warm",
             Self::Cold => "cold",
             Self::Cost => "cost",
+            Self::Density => "density",
+            Self::Registry => "registry",
+            Self::Isolation => "isolation",
             Self::Egress => "egress",
         }
     }
@@ -50,6 +59,9 @@ pub(crate) struct Options {
     /// Seconds of each cell of the warm table (default: 2; quick 1).
     #[arg(long)]
     pub(crate) seconds: Option<u32>,
+    /// Workers deployed in the registry part (default: 100,000; quick 200).
+    #[arg(long)]
+    pub(crate) deployed: Option<usize>,
     /// Folder of the release binaries.
     #[arg(long, default_value = "target/release")]
     pub(crate) bin: PathBuf,
@@ -59,6 +71,12 @@ pub(crate) struct Options {
     /// Folder that tests/benches/peers/install.sh filled.
     #[arg(long, default_value = "target/bench/peers")]
     pub(crate) peers: PathBuf,
+    /// Compares the cost part with this file; a part that costs more fails the run.
+    #[arg(long)]
+    pub(crate) check: Option<PathBuf>,
+    /// Writes the cost part to this file, for --check.
+    #[arg(long)]
+    pub(crate) write: Option<PathBuf>,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench/bench.json")]
     pub(crate) json: PathBuf,

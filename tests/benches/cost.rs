@@ -13,7 +13,9 @@ use crate::report::{Key, Report};
 use crate::warm;
 
 pub(crate) const GROUP: &str = "cost";
+/// CPU time.
 const CPU: &str = "CPU µs/req";
+/// System calls.
 pub(crate) const CALLS: &str = "syscalls/req";
 /// Longest that strace may take to attach.
 const ATTACH: Duration = Duration::from_secs(10);

@@ -4,10 +4,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::client::{self, Address};
 use crate::contestants::{self, Running, Target};
 use crate::context::{Context, Failure};
+use crate::platform::{NAMESPACE, Platform, Settings, Upload};
 use crate::process::{Process, free_port};
 use crate::report::{Key, Report};
 
@@ -15,6 +17,8 @@ pub(crate) const GROUP: &str = "egress";
 pub(crate) const RATE: &str = "req/s";
 pub(crate) const SQUID: &str = "squid";
 pub(crate) const TINYPROXY: &str = "tinyproxy";
+pub(crate) const NGINX: &str = "nginx to a fixed origin";
+pub(crate) const CLOISTER: &str = "cloister, from an http Worker";
 const START: Duration = Duration::from_secs(20);
 
 /// What the load program tells.
@@ -40,8 +44,8 @@ pub(crate) fn run(context: &Context, report: &mut Report) -> Result<(), Failure>
         return Err("the origin listens on no TCP address".into());
     };
     type Start = fn(&Context, std::net::SocketAddr) -> Result<Running, Failure>;
-    let ways: [(&str, Start); 4] =
-        [("no proxy", direct), ("nginx to a fixed origin", nginx), (SQUID, squid), (TINYPROXY, tinyproxy)];
+    let ways: [(&str, Start); 5] =
+        [("no proxy", direct), (NGINX, nginx), (SQUID, squid), (TINYPROXY, tinyproxy), (CLOISTER, cloister)];
     let mut running = Vec::new();
     for (name, start) in ways {
         if !context.takes_part(name) {
@@ -66,7 +70,7 @@ pub(crate) fn run(context: &Context, report: &mut Report) -> Result<(), Failure>
             targets.rotate_left(1);
         }
     }
-    report.compare(GROUP, RATE, &["no proxy", SQUID, TINYPROXY]);
+    report.compare(GROUP, RATE, &["no proxy", SQUID, TINYPROXY, NGINX]);
     Ok(())
 }
 
@@ -122,7 +126,7 @@ fn direct(context: &Context, _: std::net::SocketAddr) -> Result<Running, Failure
 fn nginx(context: &Context, origin: std::net::SocketAddr) -> Result<Running, Failure> {
     let port = free_port()?;
     let command = contestants::nginx::command(context, "forward", port, &origin.to_string())?;
-    behind(context, "nginx to a fixed origin", Process::start(context, "nginx-forward", &command)?, port)
+    behind(context, NGINX, Process::start(context, "nginx-forward", &command)?, port)
 }
 
 /// squid as a filter: nothing cached, nothing logged, one origin allowed.
@@ -169,4 +173,28 @@ fn tinyproxy(context: &Context, _: std::net::SocketAddr) -> Result<Running, Fail
     let mut command = Command::new(context.peer("tinyproxy")?);
     command.arg("-d").arg("-c").arg(&config);
     behind(context, TINYPROXY, Process::start(context, "tinyproxy", &command)?, port)
+}
+
+/// The load program as an unmodified `http` Worker, behind every wall, with its proxy port.
+fn cloister(context: &Context, origin: std::net::SocketAddr) -> Result<Running, Failure> {
+    let policy = format!(
+        "version = 1\nmode = \"enforce\"\ndefault = \"deny\"\n[[rule]]\nname = \"origin\"\nhosts = [\"{}\"]\n\
+         ports = [{}]\nschemes = [\"http\"]\nnetworks = [\"127.0.0.0/8\"]\naction = \"allow\"\n",
+        origin.ip(),
+        origin.port()
+    );
+    let platform = Platform::start(context, "egress", &Settings { blanks: 1, egress: Some(policy) })?;
+    let program = std::fs::read(context.static_binary("bench-load")?)?;
+    // One invocation makes all the requests of a cell.
+    let limits = json!({ "cpu_ms": 300_000, "subrequests": 100_000_000 });
+    platform.deploy(&Upload {
+        namespace: Some(NAMESPACE),
+        name: "load",
+        program: &program,
+        contract: "http",
+        metadata: json!({ "limits": limits }),
+    })?;
+    let host = "load.user.test".into();
+    let target = Target { name: CLOISTER.into(), address: platform.front.clone(), host };
+    Ok(Running::cloister(vec![target], platform))
 }

@@ -4,16 +4,22 @@
 
 #![forbid(unsafe_code)]
 
+mod baseline;
 mod client;
 mod cold;
 mod contestants;
 mod context;
 mod cost;
+mod density;
 mod egress;
+mod goals;
+mod isolation;
 mod load;
 mod machine;
+mod platform;
 mod process;
 mod procfs;
+mod registry;
 mod report;
 mod stats;
 mod warm;
@@ -30,12 +36,22 @@ fn main() -> Result<(), Failure> {
         match group {
             Group::Warm => warm::run(&context, &mut report)?,
             Group::Egress => egress::run(&context, &mut report)?,
+            Group::Density => density::run(&context, &mut report)?,
+            Group::Registry => registry::run(&context, &mut report)?,
+            Group::Isolation => isolation::run(&context, &mut report)?,
             Group::Cost => cost::run(&context, &mut report)?,
             Group::Cold => cold::run(&context, &mut report)?,
         }
     }
+    goals::judge(&mut report);
     report.print();
     report.save(&context.options.json)?;
     eprintln!("written: {}", context.options.json.display());
+    if let Some(path) = &context.options.write {
+        baseline::write(&report, path)?;
+    }
+    if let Some(path) = &context.options.check {
+        baseline::check(&report, path)?;
+    }
     Ok(())
 }

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use crate::client::Address;
 use crate::context::{Context, Failure};
 
-/// A running child. Dropping it ends it: SIGTERM, and SIGKILL after 5 s.
+/// A running child. Dropping it ends it: SIGTERM, and SIGKILL when its patience is over.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    patience: Duration,
 }
 
 impl Process {
@@ -33,7 +34,13 @@ impl Process {
         bound.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let child =
             bound.spawn().map_err(|error| format!("{name}: can't start setpriv (util-linux): {error}"))?;
-        Ok(Self { name: name.into(), child, log })
+        Ok(Self { name: name.into(), child, log, patience: Duration::from_secs(5) })
+    }
+
+    /// How long it may take to end before it is killed.
+    pub(crate) fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The name it was started under.
@@ -94,8 +101,8 @@ impl Drop for Process {
             // Already gone is as good.
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         }
-        if self.wait(Duration::from_secs(5)).is_none() {
-            eprintln!("{} did not end within 5 s of SIGTERM: killed", self.name);
+        if self.wait(self.patience).is_none() {
+            eprintln!("{} did not end within {:?} of SIGTERM: killed", self.name, self.patience);
             drop(self.child.kill());
             drop(self.child.wait());
         }

@@ -32,6 +32,12 @@ fn parent(pid: u32) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// Real uid of a process, as the host sees it.
+pub(crate) fn uid(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    field(&status, "Uid").and_then(|uid| uid.try_into().ok())
+}
+
 /// CPU time of all threads of a process in nanoseconds; 0 once it is gone.
 pub(crate) fn cpu_ns(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

@@ -46,7 +46,8 @@ pub(crate) struct Goal {
     pub(crate) what: String,
     pub(crate) wanted: String,
     pub(crate) got: String,
-    pub(crate) reached: bool,
+    /// `None`: this run has no figures for it.
+    pub(crate) reached: Option<bool>,
 }
 
 /// All that a run found.
@@ -121,6 +122,16 @@ impl Report {
                 && s.metric == key.metric
         });
         found.map_or(&[], |series| &series.values)
+    }
+
+    /// Every series of a metric: `case: contestant` and its median.
+    pub(crate) fn medians(&self, group: &str, metric: &str) -> BTreeMap<String, f64> {
+        let series = self.series.iter().filter(|s| s.group == group && s.metric == metric);
+        series
+            .filter_map(|s| {
+                Some((format!("{}: {}", s.case, s.contestant), stats::summary(&s.values)?.median))
+            })
+            .collect()
     }
 
     /// Fills in, for every series of `metric` in `group`, the ratio to each of `references`.
@@ -234,7 +245,11 @@ impl Report {
         table.load_preset(presets::ASCII_MARKDOWN);
         table.set_header(["goal", "wanted", "got", ""]);
         for goal in &self.goals {
-            let verdict = if goal.reached { "reached" } else { "MISSED" };
+            let verdict = match goal.reached {
+                Some(true) => "reached",
+                Some(false) => "MISSED",
+                None => "?",
+            };
             table.add_row([goal.what.as_str(), &goal.wanted, &goal.got, verdict]);
         }
         table
@@ -257,7 +272,8 @@ fn spread(s: &Summary) -> String {
     }
 }
 
-fn short(value: f64) -> String {
+/// A value with as many digits as mean something.
+pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),

@@ -1,5 +1,6 @@
 //! Who is measured. A contestant is a set of processes that together offer one or more targets.
 
+pub(crate) mod cloister;
 mod haproxy;
 mod hyper;
 pub(crate) mod nginx;
@@ -8,6 +9,7 @@ pub(crate) mod workerd;
 use crate::client::{self, Address};
 use crate::context::{Context, Failure};
 use crate::load::Cell;
+use crate::platform::Platform;
 use crate::process::Process;
 use crate::procfs;
 
@@ -49,15 +51,24 @@ impl Target {
 pub(crate) struct Running {
     pub(crate) targets: Vec<Target>,
     processes: Vec<Process>,
+    platform: Option<Platform>,
 }
 
 impl Running {
     pub(crate) fn new(targets: Vec<Target>, processes: Vec<Process>) -> Self {
-        Self { targets, processes }
+        Self { targets, processes, platform: None }
+    }
+
+    /// Targets of a platform.
+    pub(crate) fn cloister(targets: Vec<Target>, platform: Platform) -> Self {
+        Self { targets, processes: Vec::new(), platform: Some(platform) }
     }
 
     /// Who works for it: a name, and the pids of that part now.
     pub(crate) fn parts(&self) -> Vec<(String, Vec<u32>)> {
+        if let Some(platform) = &self.platform {
+            return platform.parts();
+        }
         let part = |p: &Process| {
             let mut pids = procfs::descendants(p.pid());
             pids.push(p.pid());
@@ -88,6 +99,10 @@ pub(crate) const WARM: &[Contestant] = &[
     Contestant { targets: &[nginx::HOP], start: nginx::start },
     Contestant { targets: &[haproxy::HOP], start: haproxy::start },
     Contestant { targets: &[workerd::HELLO, workerd::DISPATCH], start: workerd::start },
+    Contestant {
+        targets: &[cloister::ROUTE_IPC, cloister::ROUTE_HTTP, cloister::FETCH, cloister::TAIL],
+        start: cloister::start,
+    },
 ];
 
 /// The row that ratios are taken to: the machine's limit.

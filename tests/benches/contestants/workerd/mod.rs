@@ -7,8 +7,8 @@ use super::{Running, Target};
 use crate::context::{Context, Failure};
 use crate::process::{Process, free_port};
 
-pub(super) const HELLO: &str = "workerd";
-pub(super) const DISPATCH: &str = "workerd dispatch -> user";
+pub(crate) const HELLO: &str = "workerd";
+pub(crate) const DISPATCH: &str = "workerd dispatch -> user";
 
 pub(super) fn start(context: &Context) -> Result<Running, Failure> {
     let (hello, dispatch) = (free_port()?, free_port()?);
