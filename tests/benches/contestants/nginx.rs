@@ -39,7 +39,7 @@ http {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{
       proxy_pass http://worker; proxy_http_version 1.1; proxy_set_header Connection \"\";
-      proxy_buffers 64 32k; proxy_busy_buffers_size 64k; proxy_max_temp_file_size 0;
+      proxy_buffer_size 128k; proxy_buffers 4 128k; proxy_busy_buffers_size 256k; proxy_max_temp_file_size 0;
     }}
   }}
 }}
