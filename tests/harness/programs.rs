@@ -70,7 +70,13 @@ pub fn compile_c(source: &str) -> Tenant {
     std::fs::create_dir_all(&folder).expect("a folder for C tenants");
     let path = folder.join(source.file_stem().expect("a file name"));
     let age = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    if age(&path).is_none_or(|built| age(&source).is_none_or(|written| written >= built)) {
+    // Headers lie beside the sources.
+    let beside =
+        std::fs::read_dir(source.parent().expect("a folder")).expect("the folder of tenants").flatten();
+    let headers =
+        beside.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|kind| kind == "h"));
+    let newest = headers.chain([source.clone()]).filter_map(|path| age(&path)).max();
+    if age(&path).is_none_or(|built| newest.is_none_or(|written| written >= built)) {
         // To a name of its own first: another test may be about to run the one that is there.
         let fresh = path.with_extension(std::process::id().to_string());
         build(

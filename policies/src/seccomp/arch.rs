@@ -63,3 +63,11 @@ impl Arch {
         }
     }
 }
+
+/// Name of a system call, from the machine's table.
+pub(super) fn name(arch: Arch, number: u32) -> Option<&'static str> {
+    let (_, text) = arch.files().numbers;
+    text.lines()
+        .find_map(|line| line.split_once(" = ").filter(|(_, is)| is.parse() == Ok(number)))
+        .map(|(name, _)| name)
+}

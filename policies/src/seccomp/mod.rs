@@ -136,3 +136,9 @@ pub fn compile_for(arch: Arch, profile: &Profile) -> Result<Programs, SeccompErr
     let last = assemble::program(arch, &policy.last, Action::Allow)?;
     Ok(Programs { base: bpf::to_bytes(&base), last: bpf::to_bytes(&last) })
 }
+
+/// Name of a system call of the machine this runs on.
+#[must_use]
+pub fn syscall_name(number: u32) -> Option<&'static str> {
+    arch::name(Arch::native()?, number)
+}

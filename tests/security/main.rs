@@ -1,0 +1,11 @@
+//! Hostile tenants against the walls: a file per threat, each with a harmless twin that must still
+//! work. Everything runs through the real launcher; nothing is mocked.
+#![forbid(unsafe_code)]
+
+mod cell;
+mod doors;
+mod files;
+mod network;
+mod processes;
+mod resources;
+mod syscalls;

@@ -1,0 +1,114 @@
+//! Resources: a Worker that takes all it can get hurts only itself.
+
+use cloister_supervisor::launch::ExitStatus;
+use cloister_supervisor::registry::Allow;
+
+use crate::cell::{Cell, Ended};
+
+fn taker(what: &str) -> Cell {
+    Cell::new("resources").arg(what).resources(|resources| {
+        resources.memory_bytes = 64 << 20;
+        resources.tmp_bytes = 4 << 20;
+        resources.pids = 32;
+    })
+}
+
+/// What it said: how much it got, and the error that ended it. `None` when it was killed before.
+fn got(ended: &Ended) -> Option<(u64, &str)> {
+    let mut words = ended.lines.first()?.split(' ').skip(1);
+    Some((words.next()?.parse().ok()?, words.next()?))
+}
+
+#[tokio::test]
+async fn memory_bomb_dies_alone() {
+    let mut neighbour = Cell::new("listener").arg("listen").start().await;
+    assert_eq!(neighbour.line().await.as_deref(), Some("listening"));
+    let ended = taker("memory").run().await;
+    assert_eq!(ended.exit.status, ExitStatus::Signal(9), "{ended:?}");
+    assert!(ended.exit.oom_killed, "{ended:?}");
+    assert!(ended.exit.memory_peak.is_none_or(|peak| peak <= 65 << 20), "{ended:?}");
+    assert!(neighbour.process.exit().is_none());
+}
+
+#[tokio::test]
+async fn fork_bomb_is_bounded_and_leaves_nothing() {
+    let mut bomb = taker("forks").allow(Allow::Processes).start().await;
+    let line = bomb.line().await.unwrap();
+    assert!(line.ends_with("EAGAIN"), "{line}");
+    bomb.process.kill();
+    let ended = bomb.end().await;
+    assert_eq!(ended.exit.status, ExitStatus::Signal(9));
+}
+
+#[tokio::test]
+async fn thread_bomb_is_bounded() {
+    let ended = taker("threads").run().await;
+    let (count, error) = got(&ended).unwrap();
+    assert!(count < 32 && error == "EAGAIN", "{ended:?}");
+}
+
+#[tokio::test]
+async fn descriptors_are_bounded() {
+    let ended = taker("descriptors").run().await;
+    let (count, error) = got(&ended).unwrap();
+    assert!(count <= 1023 && error == "EMFILE", "{ended:?}");
+}
+
+#[tokio::test]
+async fn tmp_is_bounded() {
+    let ended = taker("tmp_bytes").run().await;
+    let (bytes, error) = got(&ended).unwrap();
+    assert!(bytes <= 4 << 20 && error == "ENOSPC", "{ended:?}");
+}
+
+/// Whatever kernel memory these take must count against the Worker: it is refused, or killed.
+#[tokio::test]
+async fn kernel_memory_counts() {
+    for (what, most) in [
+        ("tmp_files", 200_000),
+        ("deep", 200_000),
+        ("timers", 100_000),
+        ("pipes", 72 << 20),
+        ("unix_buffers", 72 << 20),
+        ("tcp_buffers", 72 << 20),
+        ("locked", 64 << 8),
+        ("mappings", 200_000),
+    ] {
+        let ended = taker(what).run().await;
+        println!("{what}: {ended:?}");
+        match got(&ended) {
+            Some((count, _)) => assert!(count <= most, "{what}: {ended:?}"),
+            None => assert!(ended.exit.oom_killed, "{what}: {ended:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_core_is_dumped() {
+    let ended = taker("core").run().await;
+    assert_eq!(ended.exit.status, ExitStatus::Signal(11), "{ended:?}");
+}
+
+#[tokio::test]
+async fn spinning_threads_get_their_share_and_die_at_once() {
+    let mut spinner = taker("spin").resources(|resources| resources.cpu_percent = 20).start().await;
+    assert_eq!(spinner.line().await.as_deref(), Some("spinning 9 0"));
+    spinner.process.kill();
+    assert_eq!(spinner.end().await.exit.status, ExitStatus::Signal(9));
+}
+
+#[tokio::test]
+async fn a_stopped_worker_can_be_killed() {
+    let mut stopped = taker("stop").start().await;
+    stopped.line().await.unwrap();
+    stopped.process.kill();
+    assert_eq!(stopped.end().await.exit.status, ExitStatus::Signal(9));
+}
+
+#[tokio::test]
+async fn log_flood_waits_for_its_reader() {
+    let flood = taker("logs").start().await;
+    // Nobody reads: it blocks in its own pipe, and takes nothing of anyone.
+    flood.process.kill();
+    assert_eq!(flood.process.exited().await.status, ExitStatus::Signal(9));
+}

@@ -1,0 +1,209 @@
+// Takes all it can get of one thing, named by argv[1], and says how much it was.
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static void say(const char *what, long count) {
+    char line[128];
+    const char *name = strerrorname_np(errno);
+    snprintf(line, sizeof line, "%s %ld %s\n", what, count, name ? name : "0");
+    if (write(1, line, strlen(line)) < 0) _exit(99);
+}
+
+static void *sleeper(void *nothing) {
+    for (;;) pause();
+    return nothing;
+}
+static void *spinner(void *nothing) {
+    for (;;) __asm__ volatile("");
+    return nothing;
+}
+
+static void memory(void) {
+    for (long mib = 1;; mib++) {
+        char *block = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (block == MAP_FAILED) {
+            say("memory", mib);
+            return;
+        }
+        memset(block, 1, 1 << 20);
+    }
+}
+static void descriptors(void) {
+    long count = 0;
+    while (dup(1) >= 0) count++;
+    say("descriptors", count);
+}
+static void threads(void) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 16384);
+    pthread_t thread;
+    long count = 0;
+    while ((errno = pthread_create(&thread, &attributes, sleeper, NULL)) == 0) count++;
+    say("threads", count);
+}
+static void forks(void) {
+    long count = 0;
+    for (;;) {
+        pid_t pid = fork();
+        if (pid < 0) break;
+        if (pid == 0) {
+            // Each child goes on forking, as a bomb does; only the first process tells.
+            while (fork() >= 0) {}
+            for (;;) pause();
+        }
+        count++;
+    }
+    say("forks", count);
+    // Alive until killed: nothing of the bomb may outlive it.
+    for (;;) pause();
+}
+static void tmp_bytes(void) {
+    static char block[65536];
+    int fd = open("/tmp/fill", O_CREAT | O_WRONLY, 0600);
+    long total = 0;
+    for (ssize_t n; (n = write(fd, block, sizeof block)) > 0;) total += n;
+    say("tmp_bytes", total);
+}
+static void tmp_files(void) {
+    char path[64];
+    long count = 0;
+    for (;; count++) {
+        snprintf(path, sizeof path, "/tmp/%ld", count);
+        int fd = open(path, O_CREAT | O_WRONLY, 0600);
+        if (fd < 0) break;
+        close(fd);
+    }
+    say("tmp_files", count);
+}
+static void deep(void) {
+    long count = 0;
+    while (mkdir("d", 0700) == 0 && chdir("d") == 0) count++;
+    say("deep", count);
+}
+static void timers(void) {
+    long count = 0;
+    timer_t timer;
+    while (timer_create(CLOCK_MONOTONIC, NULL, &timer) == 0) count++;
+    say("timers", count);
+}
+static void pipes(void) {
+    static char block[65536];
+    long total = 0;
+    for (int ends[2]; pipe2(ends, O_NONBLOCK) == 0;) {
+        fcntl(ends[1], F_SETPIPE_SZ, 1 << 20);
+        for (ssize_t n; (n = write(ends[1], block, sizeof block)) > 0;) total += n;
+    }
+    say("pipes", total);
+}
+// Kernel memory in socket buffers.
+static long fill(int from) {
+    static char block[65536];
+    long total = 0;
+    fcntl(from, F_SETFL, O_NONBLOCK);
+    for (ssize_t n; (n = send(from, block, sizeof block, MSG_NOSIGNAL)) > 0;) total += n;
+    return total;
+}
+static void unix_buffers(void) {
+    long total = 0;
+    int big = 1 << 30;
+    for (int pair[2]; socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0;) {
+        for (int i = 0; i < 2; i++) {
+            setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &big, sizeof big);
+            total += fill(pair[i]);
+        }
+    }
+    say("unix_buffers", total);
+}
+static void tcp_buffers(void) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(8080)};
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int listener = socket(AF_INET, SOCK_STREAM, 0), big = 1 << 30;
+    if (bind(listener, (void *)&at, sizeof at) < 0 || listen(listener, 16) < 0) {
+        say("tcp_buffers", -1);
+        return;
+    }
+    long total = 0;
+    for (;;) {
+        int ends[2] = {socket(AF_INET, SOCK_STREAM, 0), -1};
+        if (ends[0] < 0 || connect(ends[0], (void *)&at, sizeof at) < 0) break;
+        ends[1] = accept(listener, NULL, NULL);
+        if (ends[1] < 0) break;
+        for (int i = 0; i < 2; i++) {
+            setsockopt(ends[i], SOL_SOCKET, SO_SNDBUF, &big, sizeof big);
+            setsockopt(ends[!i], SOL_SOCKET, SO_RCVBUF, &big, sizeof big);
+            total += fill(ends[i]);
+        }
+    }
+    say("tcp_buffers", total);
+}
+static void locked(void) {
+    long count = 0;
+    for (;; count++) {
+        void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (page == MAP_FAILED || mlock(page, 4096) < 0) break;
+    }
+    say("locked", count);
+}
+static void mappings(void) {
+    // Alternating protections, so that no two merge.
+    long count = 0;
+    for (;; count++) {
+        int prot = count % 2 ? PROT_READ : PROT_NONE;
+        if (mmap(NULL, 4096, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) break;
+    }
+    say("mappings", count);
+}
+static void spin(void) {
+    pthread_t thread;
+    for (int i = 0; i < 8; i++) pthread_create(&thread, NULL, spinner, NULL);
+    say("spinning", 9);
+    spinner(NULL);
+}
+static void logs(void) {
+    static char block[65536];
+    memset(block, 'x', sizeof block);
+    for (;;)
+        if (write(2, block, sizeof block) < 0) break;
+}
+static void core(void) {
+    chdir("/tmp");
+    signal(SIGSEGV, SIG_DFL);
+    *(volatile char *)8 = 1;
+}
+static void stop(void) {
+    say("stopping", 0);
+    raise(SIGSTOP);
+    for (;;) pause();
+}
+
+int main(int argc, char **argv) {
+    static const struct {
+        const char *name;
+        void (*run)(void);
+    } all[] = {{"memory", memory},   {"descriptors", descriptors}, {"threads", threads},
+               {"forks", forks},     {"tmp_bytes", tmp_bytes},     {"tmp_files", tmp_files},
+               {"deep", deep},       {"timers", timers},           {"pipes", pipes},
+               {"unix_buffers", unix_buffers}, {"tcp_buffers", tcp_buffers}, {"locked", locked},
+               {"mappings", mappings}, {"spin", spin}, {"logs", logs}, {"core", core}, {"stop", stop}};
+    if (argc > 1 && !strcmp(argv[1], "deep") && chdir("/tmp") < 0) return 3;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (argc > 1 && !strcmp(argv[1], all[i].name)) {
+            all[i].run();
+            return 0;
+        }
+    return 2;
+}
