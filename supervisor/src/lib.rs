@@ -10,3 +10,4 @@ pub mod limits;
 pub mod outcome;
 pub mod registry;
 pub mod store;
+pub mod worker;

@@ -1,0 +1,151 @@
+//! Requests and other messages to the Worker.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cloister_ipc::frame::{self, FrameError};
+use cloister_ipc::head;
+use cloister_ipc::limits::INLINE_BODY_BYTES;
+use cloister_ipc::worker::{BodyRef, HostBody, RequestHead, RequestId, ToWorker};
+use http::request::Parts;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
+
+use super::state::{OpenBody, OpenRequest, State};
+use super::{Connection, FLUSH_BYTES, flush};
+use crate::body::{Body, BodyError};
+use crate::worker::{Answer, CallError, Caller, absolute_uri};
+
+/// A body made ready for its message.
+pub(super) struct Prepared {
+    pub(super) tag: HostBody,
+    pub(super) inline: Bytes,
+    pub(super) held: Option<Body>,
+}
+
+/// Takes a small body into the message, keeps any other to be asked for.
+pub(super) async fn prepare(mut body: Body) -> Result<Prepared, BodyError> {
+    let exact = body.size_hint().exact();
+    let small = exact.is_some_and(|length| length <= INLINE_BODY_BYTES as u64);
+    if !small {
+        let tag = HostBody::Held { length: exact };
+        return Ok(Prepared { tag, inline: Bytes::new(), held: Some(body) });
+    }
+    let inline = match body.take_full() {
+        Some(bytes) => bytes,
+        None => body.collect().await?.to_bytes(),
+    };
+    let tag = if inline.is_empty() { HostBody::Empty } else { HostBody::Inline };
+    Ok(Prepared { tag, inline, held: None })
+}
+
+impl Connection {
+    /// Sends a request and waits for its answer. Dropped before that, it tells the Worker that
+    /// nobody waits any more.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call(
+        self: &Arc<Self>,
+        parts: &Parts,
+        body: Body,
+        caller: Arc<dyn Caller>,
+    ) -> Result<Answer, CallError> {
+        let Prepared { tag, inline, held } = prepare(body).await.map_err(CallError::Body)?;
+        self.room().await;
+        let headers =
+            head::encode(&parts.headers).map_err(|error| CallError::Unsendable(error.to_string()))?;
+        let head =
+            RequestHead { method: parts.method.as_str().to_owned(), uri: absolute_uri(parts), headers };
+        let context = caller.context();
+        let (sender, receiver) = oneshot::channel();
+        let id;
+        {
+            let mut state = self.state();
+            if state.ended {
+                drop(state);
+                return Err(CallError::Unsent(held.unwrap_or_else(|| Body::full(inline))));
+            }
+            id = state.last_request + 1;
+            let position = state.out.position();
+            let message = ToWorker::Request { id, head, context, body: tag };
+            self.append(&mut state, &message, &inline)
+                .map_err(|error| CallError::Unsendable(error.to_string()))?;
+            state.last_request = id;
+            if let Some(held) = held {
+                state.bodies.insert(BodyRef::Request(id), OpenBody::Held(held));
+            }
+            let open =
+                OpenRequest { answer: Some(sender), position, caller, streaming: false, background: None };
+            state.requests.insert(id, open);
+        }
+        let mut waiting = Waiting { connection: self, id, armed: true };
+        let result = receiver.await;
+        waiting.armed = false;
+        match result {
+            Ok(Err(CallError::Unsent(body))) if tag == HostBody::Inline => {
+                drop(body);
+                Err(CallError::Unsent(Body::full(inline)))
+            }
+            Ok(result) => result,
+            Err(_) => Err(CallError::Gone),
+        }
+    }
+
+    /// Appends a message; it is sent with others at the end of the batch.
+    pub(super) fn append(
+        self: &Arc<Self>,
+        state: &mut State,
+        message: &ToWorker,
+        body: &[u8],
+    ) -> Result<(), FrameError> {
+        if state.ended {
+            return Ok(());
+        }
+        frame::append(message, body, &mut state.out.bytes)?;
+        if state.out.blocked {
+            return Ok(());
+        }
+        if state.out.waiting() >= FLUSH_BYTES {
+            // A broken socket is found by the reader.
+            let _ = self.write_out(state);
+        } else if !state.out.dirty {
+            state.out.dirty = true;
+            if !flush::remember(self) {
+                self.wake_writer();
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a request and tells the Worker, when it is still open.
+    pub(super) fn cancel(self: &Arc<Self>, id: RequestId) {
+        let trash;
+        {
+            let mut state = self.state();
+            if !state.requests.contains_key(&id) {
+                return;
+            }
+            trash = state.cancel(id);
+            // An encoding of one number can't fail.
+            let _ = self.append(&mut state, &ToWorker::Cancel { id }, &[]);
+        }
+        drop(trash);
+    }
+}
+
+/// Cancels a request whose caller went away.
+struct Waiting<'a> {
+    connection: &'a Arc<Connection>,
+    id: RequestId,
+    armed: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.connection.cancel(self.id);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Talking to Worker processes: both contracts give the same [`Answer`].
+
+pub mod http;
+pub mod ipc;
+mod tunnel;
+
+use ::http::request::Parts;
+use ::http::{Request, Response};
+use cloister_ipc::worker::{FetchError, Target};
+use futures_util::future::BoxFuture;
+
+pub use tunnel::Tunnel;
+
+use crate::body::{Body, BodyError};
+use std::sync::Arc;
+
+/// What a Worker answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// Itself.
+    Response(Response<Body>),
+    /// By naming who shall answer (tail dispatch).
+    Handoff {
+        /// Who.
+        target: Target,
+        /// The request as that one shall see it.
+        request: Request<Body>,
+    },
+}
+
+/// Why a Worker gave no answer.
+#[derive(Debug)]
+pub enum CallError {
+    /// The process was gone before a byte of the request was sent: it may be sent to another.
+    Unsent(Body),
+    /// The process went away with the request.
+    Gone,
+    /// The request's own body broke off before it was sent.
+    Body(BodyError),
+    /// The request is too large to be sent to a Worker.
+    Unsendable(String),
+    /// The supervisor lacks something, descriptors perhaps.
+    Internal(std::io::Error),
+    /// The handler failed; the text is the tenant's, for its owner's log only.
+    Exception(String),
+    /// What it sent is not a response; the text is for its owner.
+    BadResponse(String),
+}
+
+/// Who called a Worker, as its connection needs it: gives what the Worker's own fetches need.
+pub trait Caller: Send + Sync {
+    /// Makes an outgoing request of the Worker, on behalf of this invocation.
+    fn fetch(
+        self: Arc<Self>,
+        target: Target,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Result<Response<Body>, FetchError>>;
+
+    /// What the Worker is told besides HTTP.
+    fn context(&self) -> cloister_ipc::worker::Context;
+}
+
+/// The absolute URI of a request: its own, or made of the `Host` header.
+#[must_use]
+pub fn absolute_uri(parts: &Parts) -> String {
+    if parts.uri.scheme().is_some() && parts.uri.authority().is_some() {
+        return parts.uri.to_string();
+    }
+    let host = parts.headers.get(::http::header::HOST).and_then(|host| host.to_str().ok());
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let host = host.unwrap_or("localhost");
+    let mut uri = String::with_capacity(7 + host.len() + target.len());
+    uri.push_str("http://");
+    uri.push_str(host);
+    uri.push_str(target);
+    uri
+}

@@ -1,0 +1,72 @@
+//! A byte stream in both directions after a 101 response, whoever it comes from.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::Response;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::body::Body;
+
+/// Reads and writes.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// The other end of an upgraded connection; travels in the extensions of a 101 response.
+#[derive(Clone)]
+pub struct Tunnel(Arc<Mutex<Option<Source>>>);
+
+enum Source {
+    Stream(Box<dyn Duplex>),
+    Upgrade(hyper::upgrade::OnUpgrade),
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tunnel")
+    }
+}
+
+impl Tunnel {
+    /// A tunnel to `stream`.
+    pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Source::Stream(Box::new(stream))))))
+    }
+
+    /// A tunnel to what a request's or response's connection becomes.
+    #[must_use]
+    pub fn upgrade(upgrade: hyper::upgrade::OnUpgrade) -> Self {
+        Self(Arc::new(Mutex::new(Some(Source::Upgrade(upgrade)))))
+    }
+
+    /// Takes the tunnel of a 101 response out of it.
+    pub fn take(response: &mut Response<Body>) -> Option<Self> {
+        if let Some(tunnel) = response.extensions_mut().remove::<Self>() {
+            return Some(tunnel);
+        }
+        response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>().map(Self::upgrade)
+    }
+
+    /// Joins both ends and copies until both directions ended; returns the bytes from the first to
+    /// the second and back.
+    ///
+    /// # Errors
+    /// When an end can't be had (was taken, or its upgrade failed), or copying failed.
+    pub async fn join(self, other: Self) -> std::io::Result<(u64, u64)> {
+        let (mut here, mut there) = (self.open().await?, other.open().await?);
+        tokio::io::copy_bidirectional(&mut here, &mut there).await
+    }
+
+    async fn open(self) -> std::io::Result<Box<dyn Duplex>> {
+        let source = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match source {
+            Some(Source::Stream(stream)) => Ok(stream),
+            Some(Source::Upgrade(upgrade)) => {
+                let upgraded = upgrade.await.map_err(std::io::Error::other)?;
+                Ok(Box::new(TokioIo::new(upgraded)))
+            }
+            None => Err(std::io::Error::other("the upgraded connection was taken already")),
+        }
+    }
+}
