@@ -1,1 +1,210 @@
-//! The supervisor's side of the `http` contract.
+//! The supervisor's side of the `http` contract: hyper's client over sockets that were made inside
+//! the Worker's network namespace.
+
+mod connect;
+mod pooled;
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ::http::request::Parts;
+use ::http::{HeaderValue, Request, Response, Uri, Version, header};
+use http_body::Body as _;
+use hyper::client::conn::http1::SendRequest;
+
+use crate::body::Body;
+use crate::pool::Process;
+use crate::runtime::shard;
+use crate::worker::{CallError, Tunnel};
+use pooled::{Home, Returning};
+
+/// Most idle connections kept of one process by one shard.
+const IDLE: usize = 64;
+
+/// Longest a probe waits for an answer to its request; a slow first answer is no fault.
+const PROBE: Duration = Duration::from_secs(3);
+
+/// Connections to one process.
+pub struct Upstream {
+    address: SocketAddr,
+    idle: Box<[Home]>,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    /// No connections yet.
+    #[must_use]
+    pub fn new(address: SocketAddr, shards: usize) -> Self {
+        Self { address, idle: (0..shards.max(1)).map(|_| Home::default()).collect() }
+    }
+
+    /// Waits until the process accepts a connection, and keeps that connection.
+    ///
+    /// # Errors
+    /// It does not within `limit`.
+    pub async fn ready(&self, process: &dyn Process, limit: Duration) -> Result<(), String> {
+        let connected = tokio::time::timeout(limit, connect::persist(process, self.address)).await;
+        let stream = match connected {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(format!("no socket to reach it: {error}")),
+            Err(_) => return Err(format!("did not listen on port {} within {limit:?}", self.address.port())),
+        };
+        let sender = connect::handshake(stream).await.map_err(|error| error.to_string())?;
+        self.give(sender);
+        Ok(())
+    }
+
+    /// Sees whether a process that accepts connections speaks HTTP. One that is slow to answer
+    /// passes.
+    ///
+    /// # Errors
+    /// What it answered is not HTTP, or it closed the connection without an answer.
+    pub async fn probe(&self, process: &dyn Process, limit: Duration) -> Result<(), String> {
+        let request = Request::get("/")
+            .header(header::HOST, "localhost")
+            .header(header::USER_AGENT, "cloister-probe/1")
+            .body(());
+        let Ok((parts, ())) = request.map(Request::into_parts) else { return Ok(()) };
+        match tokio::time::timeout(limit.min(PROBE), self.call(process, &parts, Body::empty())).await {
+            Ok(Ok(_)) | Err(_) => Ok(()),
+            Ok(Err(error)) => {
+                let text = match error {
+                    CallError::BadResponse(text) => text,
+                    _ => "it closed the connection without an answer".into(),
+                };
+                Err(format!("accepts connections, but its answer to GET / is not HTTP: {text}"))
+            }
+        }
+    }
+
+    /// Sends a request. Sent again once, on a new connection, when the one used had been closed
+    /// meanwhile: if no byte of it was sent, or if it is idempotent and has no body.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call(
+        &self,
+        process: &dyn Process,
+        parts: &Parts,
+        body: Body,
+    ) -> Result<Response<Body>, CallError> {
+        let mut body = body;
+        let repeatable = parts.method.is_idempotent() && body.is_end_stream();
+        if let Some(sender) = self.take().await {
+            match self.send(sender, parts, body).await {
+                Ok(response) => return Ok(response),
+                Err(Failed { unsent: Some(unsent), .. }) => body = unsent,
+                Err(Failed { broken: true, .. }) if repeatable => body = Body::empty(),
+                Err(failed) => return Err(failed.error),
+            }
+        }
+        let stream = match connect::once(process, self.address).await {
+            Ok(stream) => stream,
+            Err(_) => return Err(CallError::Unsent(body)),
+        };
+        let Ok(sender) = connect::handshake(stream).await else { return Err(CallError::Unsent(body)) };
+        match self.send(sender, parts, body).await {
+            Ok(response) => Ok(response),
+            Err(failed) => Err(failed.error),
+        }
+    }
+
+    async fn send(
+        &self,
+        mut sender: SendRequest<Body>,
+        parts: &Parts,
+        body: Body,
+    ) -> Result<Response<Body>, Failed> {
+        let mut response = match sender.try_send_request(outgoing(parts, body)).await {
+            Ok(response) => response,
+            Err(mut error) => {
+                let unsent = error.take_message().map(Request::into_body);
+                let error = error.into_error();
+                let broken = error.is_incomplete_message() || error.is_closed() || is_io(&error);
+                let text = if broken {
+                    "it closed the connection before its answer was whole".to_owned()
+                } else {
+                    error.to_string()
+                };
+                return Err(Failed { unsent, broken, error: CallError::BadResponse(text) });
+            }
+        };
+        if response.status() == ::http::StatusCode::SWITCHING_PROTOCOLS {
+            let tunnel = Tunnel::upgrade(hyper::upgrade::on(&mut response));
+            let mut response = response.map(|_| Body::empty());
+            response.extensions_mut().insert(tunnel);
+            return Ok(response);
+        }
+        let (parts, incoming) = response.into_parts();
+        if incoming.is_end_stream() {
+            self.give(sender);
+            return Ok(Response::from_parts(parts, Body::empty()));
+        }
+        let body = match self.home() {
+            Some(home) => Body::boxed(Returning::new(incoming, sender, home.clone())),
+            None => incoming.into(),
+        };
+        Ok(Response::from_parts(parts, body))
+    }
+
+    fn home(&self) -> Option<&Home> {
+        self.idle.get(shard() % self.idle.len().max(1))
+    }
+
+    fn give(&self, sender: SendRequest<Body>) {
+        if let Some(home) = self.home() {
+            home.give(sender);
+        }
+    }
+
+    async fn take(&self) -> Option<SendRequest<Body>> {
+        let home = self.home()?;
+        while let Some(mut sender) = home.take() {
+            if sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+}
+
+struct Failed {
+    unsent: Option<Body>,
+    broken: bool,
+    error: CallError,
+}
+
+fn is_io(error: &hyper::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+/// The request as it goes to the Worker: origin form, HTTP/1.1, a `Host`.
+fn outgoing(parts: &Parts, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = parts.headers.clone();
+    let target = parts.uri.path_and_query().cloned();
+    let mut uri = ::http::uri::Parts::default();
+    uri.path_and_query = target.or_else(|| Some(::http::uri::PathAndQuery::from_static("/")));
+    *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+    if !request.headers().contains_key(header::HOST) {
+        let host = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        let host = host.unwrap_or(HeaderValue::from_static("localhost"));
+        request.headers_mut().insert(header::HOST, host);
+    }
+    request
+}
+
+/// Connections that wait for a request; a list a shard, so its lock is never contended.
+type Idle = Mutex<Vec<SendRequest<Body>>>;
+
+fn lock(idle: &Idle) -> std::sync::MutexGuard<'_, Vec<SendRequest<Body>>> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -108,7 +108,13 @@ impl Connection {
             }
             FromWorker::Done { id } => {
                 let timer = state.requests.get_mut(&id).and_then(|request| request.background.take());
-                let Some(timer) = timer else { return known(&mut state, BodyRef::Request(id)) };
+                let Some(timer) = timer else {
+                    return if state.was_cancelled(id, true) {
+                        Ok(())
+                    } else {
+                        known(&mut state, BodyRef::Request(id))
+                    };
+                };
                 timer.abort();
                 let trash = self.maybe_over(&mut state, id);
                 drop(state);

@@ -1,0 +1,338 @@
+//! One live process of a Worker's version.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use tokio_util::sync::CancellationToken;
+
+use super::meter::Meter;
+use super::process::{Ended, Process};
+use super::slot::Slot;
+use crate::body::Body;
+use crate::registry::Deployed;
+use crate::runtime::shard;
+use crate::worker::http::Upstream;
+use crate::worker::ipc::{Connection, End};
+use crate::worker::{Answer, CallError, Caller};
+
+/// Why the supervisor ended a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// An invocation exceeded a limit.
+    Limit(&'static str),
+    /// It broke the protocol.
+    Violation(String),
+    /// It was not ready in time.
+    NotReady(String),
+    /// It closed its connection.
+    Closed,
+    /// Another version took its place, or the Worker was deleted.
+    Retired,
+    /// It had nothing to do.
+    Idle,
+    /// Others needed the memory.
+    Evicted,
+    /// The operator, or the end of the supervisor.
+    Killed,
+}
+
+/// How requests reach the process.
+pub(super) enum Link {
+    /// `ipc`: a connection a shard.
+    Ipc {
+        /// The control socket.
+        control: OwnedFd,
+        /// Connections by shard.
+        connections: Box<[Mutex<Option<Arc<Connection>>>]>,
+    },
+    /// `http`.
+    Http(Upstream),
+}
+
+/// See the module.
+pub struct Instance {
+    /// Number of the process since the supervisor's start.
+    pub number: u64,
+    /// Its version.
+    pub deployed: Arc<Deployed>,
+    pub(super) process: Arc<dyn Process>,
+    pub(super) slot: Weak<Slot>,
+    pub(super) born: Instant,
+    pub(super) link: Link,
+    pub(super) load: AtomicU32,
+    pub(super) draining: AtomicBool,
+    pub(super) last_used: AtomicU64,
+    meter: Mutex<Meter>,
+    open: AtomicU32,
+    calls: AtomicU64,
+    connections: AtomicU32,
+    served: AtomicBool,
+    fate: OnceLock<Fate>,
+    ended: OnceLock<Ended>,
+    killed: CancellationToken,
+    over: CancellationToken,
+    callers: Mutex<Vec<Weak<dyn Caller>>>,
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance")
+            .field("worker", &self.deployed.id)
+            .field("pid", &self.process.pid())
+            .field("fate", &self.fate.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    pub(super) fn new(
+        number: u64,
+        deployed: Arc<Deployed>,
+        process: Arc<dyn Process>,
+        slot: Weak<Slot>,
+        link: Link,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            deployed,
+            process,
+            slot,
+            born: Instant::now(),
+            link,
+            load: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+            last_used: AtomicU64::new(0),
+            meter: Mutex::default(),
+            open: AtomicU32::new(0),
+            calls: AtomicU64::new(0),
+            connections: AtomicU32::new(0),
+            served: AtomicBool::new(false),
+            fate: OnceLock::new(),
+            ended: OnceLock::new(),
+            killed: CancellationToken::new(),
+            over: CancellationToken::new(),
+            callers: Mutex::default(),
+        })
+    }
+
+    /// Sends it a request.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call(
+        self: &Arc<Self>,
+        parts: &Parts,
+        body: Body,
+        caller: Arc<dyn Caller>,
+    ) -> Result<Answer, CallError> {
+        let result = match &self.link {
+            Link::Ipc { .. } => match self.connection() {
+                Ok(Some(connection)) => connection.call(parts, body, caller).await,
+                Ok(None) => Err(CallError::Unsent(body)),
+                Err(error) => Err(CallError::Internal(error)),
+            },
+            Link::Http(upstream) => {
+                let _listed = self.list_caller(&caller);
+                let call = upstream.call(&*self.process, parts, body);
+                tokio::select! {
+                    result = call => result.map(Answer::Response),
+                    () = self.killed.cancelled() => Err(CallError::Gone),
+                }
+            }
+        };
+        let works = matches!(result, Ok(_) | Err(CallError::Exception(_)));
+        if works
+            && !self.served.load(Ordering::Relaxed)
+            && !self.served.swap(true, Ordering::Relaxed)
+            && let Some(slot) = self.slot.upgrade()
+        {
+            slot.worked();
+        }
+        result
+    }
+
+    /// This shard's connection; `None` when the process is over.
+    pub(super) fn connection(self: &Arc<Self>) -> std::io::Result<Option<Arc<Connection>>> {
+        let Link::Ipc { control, connections } = &self.link else { return Ok(None) };
+        let Some(cell) = connections.get(shard() % connections.len().max(1)) else { return Ok(None) };
+        let mut cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = &*cell
+            && !connection.is_ended()
+        {
+            return Ok(Some(Arc::clone(connection)));
+        }
+        if self.is_doomed() {
+            return Ok(None);
+        }
+        let id = self.connections.fetch_add(1, Ordering::Relaxed);
+        let instance = Arc::downgrade(self);
+        let opened = Connection::open(id, control.as_fd().try_clone_to_owned()?, move |end| {
+            if let Some(instance) = instance.upgrade() {
+                instance.kill(match end {
+                    End::Closed { .. } => Fate::Closed,
+                    End::Violation(text) => Fate::Violation(text),
+                });
+            }
+        });
+        match opened {
+            Ok(connection) => {
+                *cell = Some(Arc::clone(&connection));
+                Ok(Some(connection))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the process; everything open on it fails. The first reason stays.
+    pub fn kill(&self, fate: Fate) {
+        if self.fate.set(fate).is_err() {
+            return;
+        }
+        if let Some(slot) = self.slot.upgrade() {
+            slot.remove(self);
+        }
+        self.process.kill();
+        self.close();
+    }
+
+    fn close(&self) {
+        self.killed.cancel();
+        if let Link::Ipc { connections, .. } = &self.link {
+            for cell in connections {
+                let connection = cell.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(connection) = connection {
+                    connection.close();
+                }
+            }
+        }
+    }
+
+    /// Notes that the process is over.
+    pub(super) fn end(&self, ended: Ended) {
+        // Set once, by the one task that waits for it.
+        let _ = self.ended.set(ended);
+        if let Some(slot) = self.slot.upgrade() {
+            slot.remove(self);
+        }
+        self.close();
+        self.over.cancel();
+    }
+
+    /// Waits until the process is over, at most `patience`.
+    pub async fn ended(&self, patience: Duration) -> Option<&Ended> {
+        if self.ended.get().is_none() {
+            let _ = tokio::time::timeout(patience, self.over.cancelled()).await;
+        }
+        self.ended.get()
+    }
+
+    /// Cancelled when the process is over.
+    pub(super) fn over(&self) -> CancellationToken {
+        self.over.clone()
+    }
+
+    /// Why the supervisor ended it, if it did.
+    #[must_use]
+    pub fn fate(&self) -> Option<&Fate> {
+        self.fate.get()
+    }
+
+    /// True when it takes no more requests.
+    #[must_use]
+    pub fn is_doomed(&self) -> bool {
+        self.fate.get().is_some() || self.ended.get().is_some()
+    }
+
+    /// True when it ever answered.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// An invocation begins; returns its mark for [`Self::used`].
+    pub fn enter(&self) -> u64 {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let mut meter = self.meter();
+        let now = self.cpu(&meter);
+        meter.enter(now)
+    }
+
+    /// CPU time since a mark.
+    pub fn used(&self, mark: u64) -> Duration {
+        let mut meter = self.meter();
+        let now = self.cpu(&meter);
+        Duration::from_nanos(meter.used(now, mark))
+    }
+
+    /// An invocation ends; returns its CPU time.
+    pub fn leave(&self, mark: u64) -> Duration {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        let mut meter = self.meter();
+        let now = self.cpu(&meter);
+        Duration::from_nanos(meter.leave(now, mark))
+    }
+
+    /// Invocations that are not over, `wait_until` work included.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Invocations it ever had.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cpu(&self, meter: &Meter) -> u64 {
+        let read = match self.ended.get() {
+            Some(ended) => Some(ended.cpu),
+            None => self.process.cpu_time().ok(),
+        };
+        read.and_then(|cpu| u64::try_from(cpu.as_nanos()).ok()).unwrap_or_else(|| meter.last())
+    }
+
+    /// Host pid.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// The invocation a connection to the proxy port most likely belongs to: the latest that is not
+    /// answered.
+    #[must_use]
+    pub fn current_caller(&self) -> Option<Arc<dyn Caller>> {
+        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        callers.iter().rev().find_map(Weak::upgrade)
+    }
+
+    fn list_caller(&self, caller: &Arc<dyn Caller>) -> Listed<'_> {
+        let weak = Arc::downgrade(caller);
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner).push(Weak::clone(&weak));
+        Listed { instance: self, caller: weak }
+    }
+}
+
+/// An invocation's place in the list of those not answered.
+struct Listed<'a> {
+    instance: &'a Instance,
+    caller: Weak<dyn Caller>,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        let mut callers = self.instance.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = callers.iter().rposition(|other| other.ptr_eq(&self.caller)) {
+            callers.remove(at);
+        }
+    }
+}

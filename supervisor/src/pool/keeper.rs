@@ -1,0 +1,170 @@
+//! Ends what is idle, retired or too much; tells what lives.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Fate, Instance, Pool};
+use crate::registry::{Contract, WorkerId};
+
+/// How often the pool is looked over.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Processes ended in a row, and the pause after: many namespaces torn down at once stall starts.
+const BATCH: usize = 10;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Longest a retired process may finish its requests.
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// A live process, for people.
+#[derive(Debug, Clone, Serialize)]
+pub struct LiveWorker {
+    /// Namespace; absent for a Worker of the account.
+    pub namespace: Option<String>,
+    /// Name.
+    pub worker: String,
+    /// Version.
+    pub version: String,
+    /// Contract.
+    pub contract: Contract,
+    /// Host pid.
+    pub pid: i32,
+    /// Age, milliseconds.
+    pub uptime_ms: u64,
+    /// Since its last request, milliseconds; 0 while it has one.
+    pub idle_ms: u64,
+    /// Invocations that are not over.
+    pub in_flight: u32,
+    /// Invocations it ever had.
+    pub invocations: u64,
+    /// CPU time used, microseconds.
+    pub cpu_us: u64,
+    /// Resident memory, bytes; shared pages count.
+    pub memory_bytes: u64,
+    /// It takes no new requests.
+    pub draining: bool,
+    /// What was really enforced.
+    pub walls: serde_json::Value,
+}
+
+impl Pool {
+    /// Looks after the pool for ever; run it once, on the control plane's runtime.
+    pub async fn keep(self) {
+        let mut interval = tokio::time::interval(INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let doomed = self.doomed();
+            for batch in doomed.chunks(BATCH) {
+                for (instance, fate) in batch {
+                    instance.kill(fate.clone());
+                }
+                if doomed.len() > BATCH {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// What is to be ended now.
+    fn doomed(&self) -> Vec<(Arc<Instance>, Fate)> {
+        let now = self.milliseconds();
+        let mut doomed = Vec::new();
+        let mut idle = Vec::new();
+        let (mut memory, budget) = (0, self.0.options.memory_bytes);
+        for instance in self.instances() {
+            let since = Duration::from_millis(now.saturating_sub(instance.last_used.load(Ordering::Relaxed)));
+            let draining = instance.draining.load(Ordering::Relaxed);
+            let busy = instance.open() > 0 || instance.load.load(Ordering::Relaxed) > 0;
+            if draining && (!busy || since > DRAIN) {
+                doomed.push((instance, Fate::Retired));
+                continue;
+            }
+            if !busy && since > self.0.options.idle {
+                doomed.push((instance, Fate::Idle));
+                continue;
+            }
+            if budget.is_some() {
+                let resident = resident(instance.pid());
+                memory += resident;
+                if !busy {
+                    idle.push((since, resident, instance));
+                }
+            }
+        }
+        if let Some(budget) = budget {
+            idle.sort_by_key(|(since, ..)| std::cmp::Reverse(*since));
+            for (_, resident, instance) in idle {
+                if memory <= budget {
+                    break;
+                }
+                memory = memory.saturating_sub(resident);
+                doomed.push((instance, Fate::Evicted));
+            }
+        }
+        doomed
+    }
+
+    /// Every live process.
+    #[must_use]
+    pub fn live(&self) -> Vec<LiveWorker> {
+        let now = self.milliseconds();
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let live = |instance: Arc<Instance>| {
+            let cpu = instance.process.cpu_time().unwrap_or_default();
+            let in_flight = instance.open();
+            let idle = now.saturating_sub(instance.last_used.load(Ordering::Relaxed));
+            LiveWorker {
+                namespace: instance.deployed.id.namespace.as_deref().map(str::to_owned),
+                worker: instance.deployed.id.name.as_ref().to_owned(),
+                version: instance.deployed.version.as_ref().to_owned(),
+                contract: instance.deployed.contract,
+                pid: instance.pid(),
+                uptime_ms: milliseconds(instance.born.elapsed()),
+                idle_ms: if in_flight > 0 { 0 } else { idle },
+                in_flight,
+                invocations: instance.calls(),
+                cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX),
+                memory_bytes: resident(instance.pid()),
+                draining: instance.draining.load(Ordering::Relaxed),
+                walls: instance.process.walls(),
+            }
+        };
+        self.instances().into_iter().map(live).collect()
+    }
+
+    /// Why a Worker's last start failed, or its last process died at once, while that is held
+    /// against it.
+    #[must_use]
+    pub fn trouble(&self, worker: &WorkerId) -> Option<Arc<str>> {
+        self.0.slots.read().unwrap_or_else(PoisonError::into_inner).get(worker)?.trouble()
+    }
+
+    /// Ends every process.
+    pub fn end_all(&self) {
+        for instance in self.instances() {
+            instance.kill(Fate::Killed);
+        }
+    }
+
+    /// Milliseconds since the pool was made.
+    pub(super) fn milliseconds(&self) -> u64 {
+        u64::try_from(self.0.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn instances(&self) -> Vec<Arc<Instance>> {
+        let slots: Vec<_> =
+            self.0.slots.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        slots.iter().flat_map(|slot| slot.instances()).collect()
+    }
+}
+
+/// Resident memory of a process, bytes; 0 when it is over.
+fn resident(pid: i32) -> u64 {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/statm")) else { return 0 };
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
+}

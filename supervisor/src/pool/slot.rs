@@ -1,0 +1,310 @@
+//! The processes of one Worker, and who waits for one.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::backoff::Backoff;
+use super::{Fate, Instance, Pool, Refused, StartFailed, start};
+use crate::outcome::Failure;
+use crate::registry::Deployed;
+
+type Waiter = oneshot::Sender<Result<Lease, Refused>>;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Slot {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The version new requests go to.
+    current: Option<Arc<Deployed>>,
+    instances: Vec<Arc<Instance>>,
+    draining: Vec<Arc<Instance>>,
+    starting: u32,
+    waiters: VecDeque<Waiter>,
+    backoff: Backoff,
+}
+
+/// The right to have one more invocation in a process; dropping it gives it back.
+pub struct Lease {
+    instance: Option<Arc<Instance>>,
+    slot: Arc<Slot>,
+    pool: Pool,
+    /// It waited for a process to start.
+    pub cold: bool,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    /// The process.
+    #[must_use]
+    pub fn instance(&self) -> Option<&Arc<Instance>> {
+        self.instance.as_ref()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.slot.release(&self.pool, &instance);
+        }
+    }
+}
+
+impl Slot {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Pool::acquire`].
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        pool: &Pool,
+        deployed: &Arc<Deployed>,
+    ) -> Result<Lease, Refused> {
+        let receiver = {
+            let mut state = self.state();
+            state.turn_to(pool, deployed);
+            if let Some(instance) = state.free() {
+                return Ok(self.lease(pool, instance, false));
+            }
+            let now = Instant::now();
+            if state.instances.is_empty()
+                && let Some((left, reason)) = state.backoff.waits(now)
+            {
+                let seconds = u32::try_from(left.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+                return Err(Refused { failure: Failure::StartFailed, reason, retry_after: Some(seconds) });
+            }
+            if state.waiters.len() >= pool.0.options.waiting {
+                let reason = format!("{} requests wait already", state.waiters.len()).into();
+                return Err(Refused { failure: Failure::LoadShed, reason, retry_after: Some(1) });
+            }
+            self.start_more(&mut state, pool);
+            let (sender, receiver) = oneshot::channel();
+            state.waiters.push_back(sender);
+            receiver
+        };
+        let options = &pool.0.options;
+        match tokio::time::timeout(options.patience + options.start_timeout, receiver).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Refused {
+                failure: Failure::StartFailed,
+                reason: "the Worker was deleted while a request waited".into(),
+                retry_after: None,
+            }),
+            Err(_) => Err(Refused {
+                failure: Failure::LoadShed,
+                reason: "no process became free in time".into(),
+                retry_after: Some(1),
+            }),
+        }
+    }
+
+    fn lease(self: &Arc<Self>, pool: &Pool, instance: Arc<Instance>, cold: bool) -> Lease {
+        Lease { instance: Some(instance), slot: Arc::clone(self), pool: pool.clone(), cold }
+    }
+
+    /// Starts one more process, when one more is allowed.
+    fn start_more(self: &Arc<Self>, state: &mut State, pool: &Pool) {
+        let Some(deployed) = state.current.clone() else { return };
+        let live = u32::try_from(state.instances.len()).unwrap_or(u32::MAX);
+        if live.saturating_add(state.starting) < deployed.instances.max(1) {
+            state.starting += 1;
+            tokio::spawn(start::run(pool.clone(), Arc::clone(self), deployed));
+        }
+    }
+
+    /// A start ended.
+    pub(super) fn started(
+        self: &Arc<Self>,
+        pool: &Pool,
+        deployed: &Arc<Deployed>,
+        result: Result<Arc<Instance>, StartFailed>,
+    ) {
+        let mut refused = Vec::new();
+        let mut superseded = None;
+        {
+            let mut state = self.state();
+            state.starting = state.starting.saturating_sub(1);
+            let current = state.current.as_ref().is_some_and(|current| current.version == deployed.version);
+            match result {
+                Ok(instance) if current && !instance.is_doomed() => {
+                    state.instances.push(instance);
+                    self.hand_over(&mut state, pool, true);
+                }
+                Ok(instance) => superseded = Some(instance),
+                Err(error) if current => {
+                    let reason: Arc<str> = error.message.into();
+                    state.backoff.failed(Instant::now(), Arc::clone(&reason));
+                    if state.instances.is_empty() && state.starting == 0 {
+                        refused.extend(state.waiters.drain(..).map(|waiter| (waiter, Arc::clone(&reason))));
+                    }
+                }
+                Err(_) => {}
+            }
+            if superseded.is_some() {
+                self.feed_locked(&mut state, pool);
+            }
+        }
+        if let Some(instance) = superseded {
+            instance.kill(Fate::Retired);
+        }
+        for (waiter, reason) in refused {
+            let refusal = Refused { failure: Failure::StartFailed, reason, retry_after: None };
+            let _ = waiter.send(Err(refusal));
+        }
+    }
+
+    /// Gives free processes to those who wait.
+    fn hand_over(self: &Arc<Self>, state: &mut State, pool: &Pool, cold: bool) {
+        while !state.waiters.is_empty() {
+            let Some(instance) = state.free() else { return };
+            let mut lease = self.lease(pool, instance, cold);
+            loop {
+                let Some(waiter) = state.waiters.pop_front() else {
+                    // Given back by hand: the state is locked.
+                    if let Some(instance) = lease.instance.take() {
+                        instance.load.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    return;
+                };
+                match waiter.send(Ok(lease)) {
+                    Ok(()) => break,
+                    Err(Ok(back)) => lease = back,
+                    Err(Err(_)) => return,
+                }
+            }
+        }
+    }
+
+    fn release(self: &Arc<Self>, pool: &Pool, instance: &Arc<Instance>) {
+        instance.last_used.store(pool.milliseconds(), Ordering::Relaxed);
+        let mut state = self.state();
+        instance.load.fetch_sub(1, Ordering::Relaxed);
+        if !state.waiters.is_empty() {
+            self.feed_locked(&mut state, pool);
+        }
+    }
+
+    /// Serves those who wait, after something changed.
+    pub(super) fn feed(self: &Arc<Self>, pool: &Pool) {
+        self.feed_locked(&mut self.state(), pool);
+    }
+
+    fn feed_locked(self: &Arc<Self>, state: &mut State, pool: &Pool) {
+        self.hand_over(state, pool, false);
+        if !state.waiters.is_empty() && state.starting == 0 {
+            self.start_more(state, pool);
+        }
+    }
+
+    /// Forgets a process that ends.
+    pub(super) fn remove(&self, instance: &Instance) {
+        let mut state = self.state();
+        state.instances.retain(|other| other.number != instance.number);
+        state.draining.retain(|other| other.number != instance.number);
+    }
+
+    /// A process of the current version died before it ever answered.
+    pub(super) fn crashed(self: &Arc<Self>, deployed: &Deployed, reason: Arc<str>) {
+        let refused: Vec<Waiter> = {
+            let mut state = self.state();
+            if state.current.as_ref().is_none_or(|current| current.version != deployed.version) {
+                return;
+            }
+            state.backoff.failed(Instant::now(), Arc::clone(&reason));
+            let hopeless = state.instances.is_empty() && state.starting == 0;
+            if hopeless { state.waiters.drain(..).collect() } else { Vec::new() }
+        };
+        for waiter in refused {
+            let reason = Arc::clone(&reason);
+            let _ = waiter.send(Err(Refused { failure: Failure::StartFailed, reason, retry_after: None }));
+        }
+    }
+
+    /// A process answered: its version works.
+    pub(super) fn worked(&self) {
+        self.state().backoff.worked();
+    }
+
+    /// Why the last start failed, or the last process died at once.
+    pub(super) fn trouble(&self) -> Option<Arc<str>> {
+        self.state().backoff.reason()
+    }
+
+    /// Drains all versions but `current`; ends at once what has nothing to do.
+    pub(super) fn retire(&self, pool: &Pool, current: Option<&Arc<str>>) {
+        let idle: Vec<_> = {
+            let mut state = self.state();
+            if state.current.as_ref().map(|deployed| &deployed.version) == current {
+                return;
+            }
+            state.current = None;
+            state.backoff.worked();
+            state.drain_all(pool);
+            if current.is_none() {
+                state.waiters.clear();
+            }
+            state.draining.iter().filter(|instance| instance.open() == 0).cloned().collect()
+        };
+        for instance in idle {
+            instance.kill(Fate::Retired);
+        }
+    }
+
+    /// All processes, those that drain last.
+    pub(super) fn instances(&self) -> Vec<Arc<Instance>> {
+        let state = self.state();
+        state.instances.iter().chain(&state.draining).cloned().collect()
+    }
+}
+
+impl State {
+    /// Makes `deployed` the version of new requests, when it is the registry's.
+    fn turn_to(&mut self, pool: &Pool, deployed: &Arc<Deployed>) {
+        match &self.current {
+            Some(current) if current.version == deployed.version => return,
+            // A request that looked the Worker up just before a deploy: the newer version serves it.
+            Some(current) => {
+                let truth = pool.0.registry.get(&deployed.id);
+                if truth.is_some_and(|truth| truth.version == current.version) {
+                    return;
+                }
+            }
+            None => {}
+        }
+        self.current = Some(Arc::clone(deployed));
+        self.backoff = Backoff::default();
+        self.drain_all(pool);
+    }
+
+    fn drain_all(&mut self, pool: &Pool) {
+        for instance in self.instances.drain(..) {
+            instance.draining.store(true, Ordering::Relaxed);
+            instance.last_used.store(pool.milliseconds(), Ordering::Relaxed);
+            self.draining.push(instance);
+        }
+    }
+
+    /// The least loaded process with room; takes the room.
+    fn free(&mut self) -> Option<Arc<Instance>> {
+        let load = |instance: &Arc<Instance>| instance.load.load(Ordering::Relaxed);
+        let instance = self.instances.iter().filter(|one| !one.is_doomed()).min_by_key(|one| load(one))?;
+        if load(instance) >= instance.deployed.concurrency.max(1) {
+            return None;
+        }
+        instance.load.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::clone(instance))
+    }
+}
