@@ -23,3 +23,7 @@ pub mod worker;
 
 /// Version of the supervisor ↔ Worker protocol; a Worker that greets with another is refused.
 pub const PROTOCOL: u16 = 1;
+
+/// A program with these bytes in it has the SDK, so its contract is `ipc` unless told otherwise.
+/// The SDK refers to this static in a way the linker can't drop.
+pub static SDK_MARKER: [u8; 32] = *b"cloister:sdk:contract=ipc:1f8b6e";
