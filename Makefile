@@ -1,5 +1,5 @@
 # Thin on purpose: each target is one command, the thinking is in scripts/ and in the crates.
-.PHONY: build setup demo test lint bench install
+.PHONY: build setup demo test test-vm lint bench install
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -12,6 +12,9 @@ setup:              ## Debian packages and the system account that demo and test
 
 test: setup         ## every test
 	scripts/test.sh
+
+test-vm:            ## the security suite on Debian 12's kernel 6.1 with cgroup v2, in a QEMU guest
+	tests/vm/run.sh
 
 lint:               ## format, clippy, Rust version, licences and sources of dependencies
 	scripts/lint.sh

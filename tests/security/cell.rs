@@ -6,10 +6,13 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cloister_supervisor::launch::{Configure, Exit, ExitStatus, Launcher, Options, Process, Runner, Wall};
+use cloister_supervisor::launch::{
+    Configure, Exit, ExitStatus, Launcher, Options, Process, Runner, StartError, Wall,
+};
 use cloister_supervisor::limits::{Limits, Resources};
 use cloister_supervisor::registry::{Allow, Contract, Deployed, Digest, HttpSocket, Linkage, WorkerId};
 use cloister_tests::{compile_c, program};
@@ -22,26 +25,31 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// `SIGSYS`: the filter's kill.
 pub(crate) const SIGSYS: i32 = 31;
 
-/// The launcher of all these tests, with host uids of its own. It ends with this program.
+/// The launcher of all these tests. It ends with this program.
 pub(crate) fn launcher() -> &'static Launcher {
     static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
     LAUNCHER.get_or_init(|| {
-        assert!(nix::unistd::geteuid().is_root(), "run these tests as root: walls can't be raised otherwise");
-        let runner = Runner::spawn(&program("sandbox-runner")).unwrap();
-        // Away from the ranges of the platforms that other tests start.
-        let uid_base = 1_000_000_000 + std::process::id() % 32_768 * 512;
         let waived = std::env::var("CLOISTER_TEST_WAIVE").unwrap_or_default();
         let waived = waived.split_terminator(',');
-        let waived =
-            waived.map(|name| Wall::by_name(name).unwrap_or_else(|| panic!("no wall {name}"))).collect();
-        let options = Options {
-            configure: Configure { uid_base, uid_count: 512, waived },
-            blanks: 2,
-            specs: 4,
-            start_timeout: Duration::from_secs(30),
-        };
-        Launcher::connect(runner.socket, options).unwrap()
+        let waived = waived.map(|name| Wall::by_name(name).unwrap_or_else(|| panic!("no wall {name}")));
+        launcher_with(waived.collect()).unwrap()
     })
+}
+
+/// A launcher with host uids of its own.
+pub(crate) fn launcher_with(waived: Vec<Wall>) -> Result<Launcher, StartError> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    assert!(nix::unistd::geteuid().is_root(), "run these tests as root: walls can't be raised otherwise");
+    let runner = Runner::spawn(&program("sandbox-runner")).unwrap();
+    // Away from the ranges of the platforms that other tests start.
+    let slot = std::process::id() % 32_768 * 4 + COUNT.fetch_add(1, Ordering::Relaxed) % 4;
+    let options = Options {
+        configure: Configure { uid_base: 1_000_000_000 + slot * 512, uid_count: 512, waived },
+        blanks: 2,
+        specs: 4,
+        start_timeout: Duration::from_secs(30),
+    };
+    Launcher::connect(runner.socket, options)
 }
 
 /// Which program, and how it is started.
@@ -118,6 +126,11 @@ impl Cell {
         let mut process = launcher().start(&self.deployed(args)).await.unwrap();
         let (output, errors) = process.take_output().unwrap();
         Running { process, output: Lines::new(output), errors }
+    }
+
+    /// Starts it on another launcher than the usual one.
+    pub(crate) async fn try_start_on(&self, launcher: &Launcher) -> Result<Process, StartError> {
+        launcher.start(&self.deployed(self.args.clone())).await
     }
 
     /// Runs it to its end.

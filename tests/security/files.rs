@@ -6,7 +6,10 @@ use crate::cell::{Cell, Finding, Outcome, all_refused, all_worked, outcome};
 
 async fn attack(cell: Cell) -> Vec<Finding> {
     let secret = tempfile::NamedTempFile::new().unwrap();
-    cell.arg(secret.path().display()).probes().await
+    // An account of the host.
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap();
+    let account = accounts.lines().last().unwrap();
+    cell.arg(secret.path().display()).arg(account).probes().await
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 mod cell;
 mod doors;
 mod files;
+mod missing_wall;
 mod network;
 mod processes;
 mod resources;
