@@ -113,6 +113,22 @@ impl EgressError {
         }
     }
 
+    /// Whether the filter refused it, rather than tried and failed.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        match self {
+            Self::Denied { .. }
+            | Self::Address { .. }
+            | Self::RateLimited { .. }
+            | Self::Subrequests(_)
+            | Self::Invalid(_) => true,
+            Self::ResponseTooLarge { .. }
+            | Self::Resolve { .. }
+            | Self::Network { .. }
+            | Self::Outbound { .. } => false,
+        }
+    }
+
     /// Name of the rule that decided, where one did.
     #[must_use]
     pub fn rule(&self) -> Option<&str> {

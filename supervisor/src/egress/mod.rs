@@ -1,45 +1,162 @@
 //! The egress filter: every byte a Worker sends out of the machine passes here.
+//!
+//! A request is judged by the Worker's policy; handed to an outbound Worker if the rule or the
+//! dispatch call says so; its name is resolved here; each address is classified; and only an
+//! address that was judged is dialled. The format of policies is described in docs/POLICY.md.
 
 mod caller;
+mod config;
+mod dial;
 mod error;
+mod fetch;
+mod folder;
+mod headers;
+mod hello;
+mod idle;
+mod journal;
+mod metered;
+mod own;
+mod proxy;
+mod rate;
+mod resolve;
+mod send;
+mod tunnel;
+mod watch;
 
-use std::sync::Arc;
-
-use http::{Request, Response};
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 pub use caller::{
     BindingTarget, Bindings, Budget, Caller, Exhausted, OutboundCall, OutboundInvoker, Secrets,
 };
+pub use config::{Addresses, EgressConfig, HostName, Millis, Nameserver};
+pub use dial::CertificateError;
 pub use error::EgressError;
+pub use folder::PolicyStatus;
+pub use journal::Decision;
+pub use resolve::Resolve;
 
-use crate::body::Body;
+/// The filter; one for the whole supervisor, shared by all its runtimes.
+pub struct Egress {
+    folder: Arc<folder::Folder>,
+    _watch: watch::Watch,
+    resolver: Arc<dyn Resolve>,
+    own: own::OwnAddresses,
+    dialer: dial::Dialer,
+    idle: Arc<idle::Idle>,
+    rates: rate::Rates,
+    journal: Arc<journal::Journal>,
+    secrets: OnceLock<Arc<dyn Secrets>>,
+    outbound: OnceLock<Arc<dyn OutboundInvoker>>,
+    bindings: OnceLock<Arc<dyn Bindings>>,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+    idle_timeout: Duration,
+}
 
-/// The filter; one for the whole supervisor, shared by all its runtimes. Until it has a policy it
-/// lets nothing pass.
-#[derive(Debug, Default)]
-pub struct Egress {}
+/// Why the filter can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressStartError {
+    /// The policy folder can't be read or watched.
+    #[error("egress policy folder {}: {error}", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// `extra_ca` can't be used.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    /// The host's addresses can't be listed.
+    #[error("cannot list the host's addresses: {0}")]
+    Interfaces(std::io::Error),
+}
 
 impl Egress {
-    /// Sends `req` (absolute `http` or `https` URI) for `caller`, if its policy lets it.
-    ///
-    /// Redirects are not followed: the Worker gets them, and what it asks next is judged anew.
-    /// A 101 response carries hyper's `OnUpgrade` extension (`hyper::upgrade::on`).
+    /// Starts the filter. A policy file with an error does not stop it, but closes its scope: look
+    /// at [`Egress::policies`].
     ///
     /// # Errors
-    /// See [`EgressError`].
-    pub async fn fetch(&self, caller: &Caller, _req: Request<Body>) -> Result<Response<Body>, EgressError> {
-        caller.subrequests.take()?;
-        Err(EgressError::Denied { rule: "default".into(), reason: "no policy is loaded".into() })
+    /// See [`EgressStartError`].
+    pub fn start(config: &EgressConfig) -> Result<Arc<Self>, EgressStartError> {
+        Self::with_resolver(config, Arc::new(resolve::Dns::new(config)))
     }
 
-    /// Serves one connection accepted on a Worker's proxy port until it ends. `caller` is asked
-    /// once for each request.
-    pub async fn serve_proxy<I, F>(self: Arc<Self>, io: I, caller: F)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        F: Fn() -> Caller + Send + Sync + 'static,
-    {
-        let (_, _) = (io, caller);
+    /// As [`Egress::start`], with names resolved by `resolver` alone.
+    ///
+    /// # Errors
+    /// See [`EgressStartError`].
+    pub fn with_resolver(
+        config: &EgressConfig,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Arc<Self>, EgressStartError> {
+        let unusable =
+            |error| EgressStartError::Folder { folder: config.policy_dir.clone().unwrap_or_default(), error };
+        let folder = Arc::new(folder::Folder::open(config.policy_dir.clone()).map_err(unusable)?);
+        let own = own::OwnAddresses::new(config.own_addresses.clone());
+        let connect_timeout = config.connect_timeout_ms.duration();
+        Ok(Arc::new(Self {
+            _watch: watch::Watch::begin(&folder).map_err(unusable)?,
+            folder,
+            resolver,
+            own: own.map_err(EgressStartError::Interfaces)?,
+            dialer: dial::Dialer::new(config.extra_ca.as_deref(), connect_timeout)?,
+            idle: Arc::default(),
+            rates: rate::Rates::default(),
+            journal: Arc::default(),
+            secrets: OnceLock::new(),
+            outbound: OnceLock::new(),
+            bindings: OnceLock::new(),
+            connect_timeout,
+            response_timeout: config.response_timeout_ms.duration(),
+            idle_timeout: config.idle_timeout_ms.duration(),
+        }))
+    }
+
+    /// Lends the secrets that policies name; the first call counts. Without it a rule that needs a
+    /// secret refuses.
+    pub fn lend_secrets(&self, secrets: Arc<dyn Secrets>) {
+        let _ = self.secrets.set(secrets);
+    }
+
+    /// Lends the runner of outbound Workers; the first call counts. Without it what would go to one
+    /// fails.
+    pub fn lend_outbound(&self, outbound: Arc<dyn OutboundInvoker>) {
+        let _ = self.outbound.set(outbound);
+    }
+
+    /// Lends the bindings behind reserved names; the first call counts. Without it they fail.
+    pub fn lend_bindings(&self, bindings: Arc<dyn Bindings>) {
+        let _ = self.bindings.set(bindings);
+    }
+
+    /// The policy files and whether they are in force.
+    #[must_use]
+    pub fn policies(&self) -> Vec<PolicyStatus> {
+        self.folder.status()
+    }
+
+    /// Counts changes of what [`Egress::policies`] says.
+    #[must_use]
+    pub fn policy_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.folder.changes()
+    }
+
+    /// The last 1024 decisions, oldest first.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<Decision> {
+        self.journal.recent()
     }
 }
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Egress").field("policies", &self.folder.status()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

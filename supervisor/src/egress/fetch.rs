@@ -1,0 +1,195 @@
+//! One outgoing request, from question to response.
+
+use std::sync::Arc;
+
+use cloister_ipc::worker::OutboundContext;
+use cloister_policies::egress::{Decision, Host, Rule, Target, Verdict};
+use http::{Request, Response, StatusCode, header};
+use http_body::Body as _;
+
+use super::folder::Loaded;
+use super::headers::{MARK, prepare, strip_hop_by_hop, wants_websocket};
+use super::journal::Entry;
+use super::metered::Metered;
+use super::send::{address_absolutely, address_to};
+use super::{Caller, Egress, EgressError};
+use crate::body::Body;
+use crate::registry::WorkerId;
+
+/// Host names that never leave the machine.
+pub(super) const RESERVED: &str = "cloister";
+
+/// Where an allowed request goes.
+enum Way {
+    Origin,
+    Outbound { worker: WorkerId, params: Vec<(String, String)> },
+}
+
+impl Egress {
+    /// Sends `req` (absolute `http` or `https` URI) for `caller`, if its policy lets it. Takes one
+    /// of the caller's subrequests, also when it is refused.
+    ///
+    /// Redirects are not followed: the Worker gets them, and what it asks next is judged anew. An
+    /// HTTP/1.1 upgrade to a WebSocket is let through; its 101 response carries hyper's `OnUpgrade`
+    /// (`hyper::upgrade::on`).
+    ///
+    /// # Errors
+    /// See [`EgressError`].
+    pub async fn fetch(&self, caller: &Caller, req: Request<Body>) -> Result<Response<Body>, EgressError> {
+        let target = Target::from_uri(req.uri());
+        let (host, port) = match &target {
+            Ok(target) => (target.host.to_string(), target.port),
+            Err(_) => (req.uri().host().unwrap_or_default().to_owned(), req.uri().port_u16().unwrap_or(0)),
+        };
+        let mut entry = Entry::new(&self.journal, caller, req.method().as_str(), &host, port);
+        match self.fetch_judged(caller, target, req, &mut entry).await {
+            Ok((response, limit, back)) => {
+                entry.status(response.status());
+                let idle = self.idle_timeout;
+                Ok(response.map(|body| Body::boxed(Metered::new(body, entry, limit, back, idle))))
+            }
+            Err(error) => Err(entry.failed(error)),
+        }
+    }
+
+    async fn fetch_judged(
+        &self,
+        caller: &Caller,
+        target: Result<Target, cloister_policies::egress::TargetError>,
+        mut req: Request<Body>,
+        entry: &mut Entry,
+    ) -> Result<(Response<Body>, Option<u64>, Option<super::metered::Return>), EgressError> {
+        caller.subrequests.take()?;
+        let target = target.map_err(|error| EgressError::Invalid(error.to_string()))?;
+        entry.path(target.path.as_str());
+        if is_reserved(&target.host) {
+            return Err(EgressError::Invalid(format!("{} is a reserved name", target.host)));
+        }
+        let loaded = self.folder.judge_of(&caller.worker);
+        let asked = target.asked(req.method());
+        let verdict = loaded.policy.judge(&asked);
+        entry.verdict(&verdict);
+        let way = self.way(caller, &loaded, &verdict)?;
+        let rule = verdict.rule;
+        let limit = rule.and_then(|rule| rule.response_bytes);
+
+        let websocket = wants_websocket(req.method(), req.headers());
+        if let (true, Some(rule), Some(_)) = (websocket, rule, limit) {
+            let reason = "a WebSocket cannot be held to the rule's `response_bytes`".into();
+            return Err(EgressError::Denied { rule: rule.name.to_string(), reason });
+        }
+        let secrets = self.secrets.get().map(|secrets| &**secrets);
+        let prepared = prepare(req.headers_mut(), websocket, rule, &caller.worker, secrets);
+        prepared.map_err(|error| denied(&verdict, error.to_string()))?;
+        req.extensions_mut().clear();
+
+        let (mut response, back) = match way {
+            Way::Outbound { worker, params } => {
+                entry.outbound();
+                address_absolutely(&mut req, &target, &loaded.policy)?;
+                (self.invoke(caller, &worker, params, req).await?, None)
+            }
+            Way::Origin => {
+                let path = loaded.policy.path_to_send(&target.asked(req.method())).map(str::to_owned);
+                address_to(&mut req, &target, path.as_deref())?;
+                self.send(caller, &target, &verdict, req, entry).await?
+            }
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if !websocket {
+                let reason = "it switched protocols unasked".into();
+                return Err(EgressError::Network { host: target.authority(), reason });
+            }
+        } else {
+            strip_hop_by_hop(response.headers_mut());
+        }
+        response.headers_mut().remove(MARK);
+        within(&response, rule)?;
+        Ok((response, limit, back))
+    }
+
+    /// What is to be done with a request of this verdict.
+    fn way(&self, caller: &Caller, loaded: &Loaded, verdict: &Verdict<'_>) -> Result<Way, EgressError> {
+        let way = match (verdict.decision, &caller.outbound) {
+            (Decision::Deny, _) => {
+                let reason = verdict.refusal.map_or_else(String::new, |refusal| refusal.to_string());
+                return Err(denied(verdict, reason));
+            }
+            (Decision::Outbound(_), _) if caller.on_behalf_of.is_some() => {
+                return Err(denied(verdict, "an outbound Worker's own requests have no outbound Worker"));
+            }
+            (Decision::Allow, None) => Way::Origin,
+            (Decision::Allow | Decision::Outbound(_), Some(call)) => {
+                Way::Outbound { worker: call.worker.clone(), params: call.params.clone() }
+            }
+            (Decision::Outbound(Some(name)), None) => Way::Outbound {
+                worker: WorkerId { namespace: None, name: Arc::clone(name) },
+                params: Vec::new(),
+            },
+            (Decision::Outbound(None), None) => {
+                let reason = "neither the dispatch call nor the rule names an outbound Worker";
+                return Err(denied(verdict, reason));
+            }
+        };
+        self.within_rate(caller, loaded, verdict)?;
+        Ok(way)
+    }
+
+    /// Holds the caller to the rule's `requests_per_second`.
+    pub(super) fn within_rate(
+        &self,
+        caller: &Caller,
+        loaded: &Loaded,
+        verdict: &Verdict<'_>,
+    ) -> Result<(), EgressError> {
+        match verdict.rule {
+            Some(rule) if !verdict.reported && !self.rates.allow(&caller.worker, loaded, rule) => {
+                let per_second = rule.requests_per_second.map_or(0, std::num::NonZeroU32::get);
+                Err(EgressError::RateLimited { rule: rule.name.to_string(), per_second })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn invoke(
+        &self,
+        caller: &Caller,
+        worker: &WorkerId,
+        params: Vec<(String, String)>,
+        req: Request<Body>,
+    ) -> Result<Response<Body>, EgressError> {
+        let failed = |failure| EgressError::Outbound { worker: worker.to_string(), failure };
+        let invoker = self.outbound.get().ok_or_else(|| failed(crate::outcome::Failure::Internal))?;
+        let context = OutboundContext {
+            namespace: caller.worker.namespace.as_deref().unwrap_or_default().to_owned(),
+            worker: caller.worker.name.to_string(),
+            params,
+        };
+        invoker.invoke(worker, context, caller, req).await.map_err(failed)
+    }
+}
+
+/// Whether a host is one of the reserved names.
+pub(super) fn is_reserved(host: &Host) -> bool {
+    match host {
+        Host::Name(name) => name.rsplit('.').next() == Some(RESERVED),
+        Host::Address(_) => false,
+    }
+}
+
+pub(super) fn denied(verdict: &Verdict<'_>, reason: impl Into<String>) -> EgressError {
+    EgressError::Denied { rule: verdict.rule_name().to_owned(), reason: reason.into() }
+}
+
+/// Refuses a response that says by itself that it is too long.
+fn within(response: &Response<Body>, rule: Option<&Rule>) -> Result<(), EgressError> {
+    let Some((rule, limit)) = rule.and_then(|rule| Some((rule, rule.response_bytes?))) else { return Ok(()) };
+    let announced = response.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let bytes = response.body().size_hint().exact().or(announced).unwrap_or(0);
+    // The answer to a HEAD announces a body that does not come.
+    if bytes > limit && !response.body().is_end_stream() {
+        return Err(EgressError::ResponseTooLarge { rule: rule.name.to_string(), bytes, limit });
+    }
+    Ok(())
+}

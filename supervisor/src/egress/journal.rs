@@ -1,0 +1,188 @@
+//! What was decided: a line in the log and a place among the recent ones, for each request.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use cloister_policies::egress::{DEFAULT_RULE, Verdict};
+
+use super::{Caller, EgressError};
+
+/// Decisions that are kept.
+const KEPT: usize = 1024;
+/// Characters of a path that are kept.
+const PATH_CHARS: usize = 512;
+
+/// A decision and what came of it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Decision {
+    /// When it was made, milliseconds since 1970.
+    pub time_ms: u64,
+    /// The client's request on whose behalf.
+    pub ray: Arc<str>,
+    /// The Worker that asked.
+    pub worker: String,
+    /// For whom it asked, when it is an outbound Worker.
+    pub on_behalf_of: Option<String>,
+    /// The rule that decided; `default` when none matched.
+    pub rule: String,
+    /// `allow`, `deny`, `outbound`, or `report` (would have been denied).
+    pub verdict: &'static str,
+    /// Host asked for.
+    pub host: String,
+    /// Port asked for.
+    pub port: u16,
+    /// The address that was dialled.
+    pub addr: Option<IpAddr>,
+    /// Method.
+    pub method: String,
+    /// Path without query, in the form that was judged; empty for CONNECT.
+    pub path: String,
+    /// Status of the response.
+    pub status: Option<u16>,
+    /// Bytes of the response's body that were passed on.
+    pub bytes: u64,
+    /// From the question to the end of the response's body, milliseconds.
+    pub ms: u64,
+    /// Why it was denied or failed.
+    pub reason: Option<String>,
+}
+
+/// The recent decisions.
+#[derive(Debug, Default)]
+pub(super) struct Journal(Mutex<VecDeque<Decision>>);
+
+impl Journal {
+    /// The recent decisions, oldest first.
+    pub(super) fn recent(&self) -> Vec<Decision> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn keep(&self, decision: Decision) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(decision);
+    }
+}
+
+/// A decision in the making; it is written down when dropped, so that none is lost when the Worker
+/// goes away in the middle.
+#[derive(Debug)]
+pub(super) struct Entry {
+    decision: Decision,
+    log: bool,
+    began: Instant,
+    journal: Arc<Journal>,
+}
+
+impl Entry {
+    pub(super) fn new(journal: &Arc<Journal>, caller: &Caller, method: &str, host: &str, port: u16) -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let decision = Decision {
+            time_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+            ray: Arc::clone(&caller.ray),
+            worker: caller.worker.to_string(),
+            on_behalf_of: caller.on_behalf_of.as_ref().map(ToString::to_string),
+            rule: DEFAULT_RULE.into(),
+            verdict: "deny",
+            host: host.chars().take(255).collect(),
+            port,
+            addr: None,
+            method: method.chars().take(32).collect(),
+            path: String::new(),
+            status: None,
+            bytes: 0,
+            ms: 0,
+            reason: None,
+        };
+        Self { decision, log: true, began: Instant::now(), journal: Arc::clone(journal) }
+    }
+
+    pub(super) fn path(&mut self, path: &str) {
+        self.decision.path = path.chars().take(PATH_CHARS).collect();
+    }
+
+    pub(super) fn verdict(&mut self, verdict: &Verdict<'_>) {
+        self.decision.rule = verdict.rule_name().to_owned();
+        self.decision.verdict = if verdict.reported { "report" } else { verdict.decision.as_str() };
+        self.decision.reason = verdict.refusal.map(|refusal| refusal.to_string());
+        self.log = verdict.log();
+    }
+
+    pub(super) fn outbound(&mut self) {
+        if self.decision.verdict == "allow" {
+            self.decision.verdict = "outbound";
+        }
+    }
+
+    pub(super) fn address(&mut self, address: IpAddr) {
+        self.decision.addr = Some(address);
+    }
+
+    pub(super) fn status(&mut self, status: http::StatusCode) {
+        self.decision.status = Some(status.as_u16());
+    }
+
+    pub(super) fn bytes(&mut self, bytes: u64) {
+        self.decision.bytes = self.decision.bytes.saturating_add(bytes);
+    }
+
+    /// Writes down that it came to nothing; hands `error` back.
+    pub(super) fn failed(&mut self, error: EgressError) -> EgressError {
+        if error.is_refusal() {
+            self.decision.verdict = "deny";
+            self.log = true;
+        }
+        self.decision.reason = Some(error.to_string());
+        error
+    }
+
+    /// Writes down that it was refused after it had been allowed.
+    pub(super) fn refused(&mut self, reason: String) {
+        self.decision.verdict = "deny";
+        self.decision.reason = Some(reason);
+    }
+
+    /// Writes down why it broke off.
+    pub(super) fn broke(&mut self, reason: impl Into<String>) {
+        self.decision.reason = Some(reason.into());
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.decision.ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let d = &self.decision;
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "egress",
+                    worker = %d.worker,
+                    on_behalf_of = d.on_behalf_of,
+                    ray = %d.ray,
+                    rule = %d.rule,
+                    verdict = d.verdict,
+                    host = %d.host,
+                    port = d.port,
+                    addr = d.addr.map(tracing::field::display),
+                    method = %d.method,
+                    path = %d.path,
+                    status = d.status,
+                    bytes = d.bytes,
+                    ms = d.ms,
+                    reason = d.reason,
+                    "egress decision"
+                )
+            };
+        }
+        match (self.log, d.verdict) {
+            (_, "deny" | "report") => line!(warn),
+            (true, _) => line!(info),
+            (false, _) => line!(debug),
+        }
+        self.journal.keep(d.clone());
+    }
+}

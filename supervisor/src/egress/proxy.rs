@@ -1,0 +1,163 @@
+//! The proxy port of a Worker: plain HTTP, CONNECT, and reserved names for its bindings.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloister_policies::egress::{Host, Target};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::fetch::{RESERVED, is_reserved};
+use super::headers::{MARK, strip_hop_by_hop, wants_websocket};
+use super::{BindingTarget, Caller, Egress, EgressError};
+use crate::body::Body;
+use crate::outcome::Failure;
+
+/// Longest head of a request, bytes.
+const HEAD_BYTES: usize = 64 << 10;
+/// Most header fields of a request.
+const HEAD_FIELDS: usize = 128;
+/// Longest that a request's head may take, and a connection may wait for the next one.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Egress {
+    /// Serves one connection accepted on a Worker's proxy port until it ends. `caller` is asked
+    /// once for each request.
+    ///
+    /// What the filter refuses or cannot do is answered with 4xx or 502, a JSON reason that names
+    /// the rule, and the header `cloister-egress`, which no other answer carries.
+    pub async fn serve_proxy<I, F>(self: Arc<Self>, io: I, caller: F)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Fn() -> Caller + Send + Sync + 'static,
+    {
+        let caller = Arc::new(caller);
+        let service = service_fn(move |req: Request<Incoming>| {
+            let (egress, caller) = (Arc::clone(&self), Arc::clone(&caller));
+            async move { Ok::<_, Infallible>(egress.proxied(&caller(), req).await) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_headers(HEAD_FIELDS)
+            .max_header_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades();
+        if let Err(error) = served.await {
+            tracing::debug!(target: "egress", %error, "a connection to a proxy port broke off");
+        }
+    }
+
+    async fn proxied(self: Arc<Self>, caller: &Caller, req: Request<Incoming>) -> Response<Body> {
+        let answered = if req.method() == Method::CONNECT {
+            self.connect(caller, req).await
+        } else {
+            self.forwarded(caller, req).await
+        };
+        answered.unwrap_or_else(|error| refusal(&error))
+    }
+
+    async fn forwarded(
+        &self,
+        caller: &Caller,
+        mut req: Request<Incoming>,
+    ) -> Result<Response<Body>, EgressError> {
+        if req.uri().scheme().is_none() {
+            let what = "this is a proxy, it needs an absolute URI (`GET http://host/path`) or CONNECT";
+            return Err(EgressError::Invalid(what.into()));
+        }
+        let websocket = wants_websocket(req.method(), req.headers());
+        let client = websocket.then(|| hyper::upgrade::on(&mut req));
+        let req = req.map(Body::from);
+        let mut response = match Target::from_uri(req.uri()) {
+            Ok(target) if is_reserved(&target.host) => self.bound(caller, &target, req).await?,
+            _ => self.fetch(caller, req).await?,
+        };
+        match client {
+            Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let server = hyper::upgrade::on(&mut response);
+                tokio::spawn(join(client, server, self.idle_timeout));
+            }
+            _ => strip_hop_by_hop(response.headers_mut()),
+        }
+        Ok(response)
+    }
+
+    async fn bound(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        mut req: Request<Body>,
+    ) -> Result<Response<Body>, EgressError> {
+        let binding = binding(&target.host)
+            .filter(|_| target.port == target.scheme.default_port())
+            .ok_or_else(|| {
+                let what = format!("{} is not http://<binding>.{RESERVED}/", target.authority());
+                EgressError::Invalid(format!("{what} or http://<worker>.<binding>.{RESERVED}/"))
+            })?;
+        let failed = |failure| EgressError::Outbound { worker: target.host.to_string(), failure };
+        let bindings = self.bindings.get().ok_or_else(|| failed(Failure::Internal))?;
+        req.extensions_mut().clear();
+        let mut response = bindings.call(caller, binding, req).await.map_err(failed)?;
+        response.headers_mut().remove(MARK);
+        Ok(response)
+    }
+}
+
+/// What a reserved name stands for.
+fn binding(host: &Host) -> Option<BindingTarget> {
+    let Host::Name(name) = host else { return None };
+    let labels: Vec<&str> = name.split('.').collect();
+    match labels.as_slice() {
+        [binding, RESERVED] => Some(BindingTarget::Service { binding: (*binding).to_owned() }),
+        [worker, binding, RESERVED] => {
+            Some(BindingTarget::Dispatch { binding: (*binding).to_owned(), worker: (*worker).to_owned() })
+        }
+        _ => None,
+    }
+}
+
+/// Joins the two ends of a WebSocket.
+async fn join(client: OnUpgrade, server: OnUpgrade, silence: Duration) {
+    if let (Ok(client), Ok(server)) = (client.await, server.await) {
+        let (client, server) = (TokioIo::new(client), TokioIo::new(server));
+        // Ends as WebSockets end: one side goes away. It was written down when it began.
+        let _ = super::tunnel::copy_both(client, server, None, silence, &mut |_| {}).await;
+    }
+}
+
+fn refusal(error: &EgressError) -> Response<Body> {
+    let body = serde_json::json!({
+        "error": { "kind": error.kind(), "rule": error.rule(), "message": error.to_string() }
+    });
+    let mut response = Response::new(Body::full(body.to_string()));
+    *response.status_mut() = error.status();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(MARK, HeaderValue::from_static(error.kind()));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_names() {
+        let of = |text| binding(&Host::parse(text).unwrap());
+        assert_eq!(of("AUTH.cloister."), Some(BindingTarget::Service { binding: "auth".into() }));
+        let dispatch = BindingTarget::Dispatch { binding: "dispatcher".into(), worker: "shop-7".into() };
+        assert_eq!(of("shop-7.Dispatcher.cloister"), Some(dispatch));
+        assert_eq!(of("cloister"), None);
+        assert_eq!(of("a.b.c.cloister"), None);
+        assert!(is_reserved(&Host::parse("a.b.c.cloister").unwrap()));
+        assert!(is_reserved(&Host::parse("cloister").unwrap()));
+        assert!(!is_reserved(&Host::parse("cloister.example").unwrap()));
+    }
+}
