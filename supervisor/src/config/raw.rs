@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::pattern::{HostPattern, NameTemplate, PathPattern};
 use super::route::RateLimit;
+use crate::egress::EgressConfig;
 use crate::limits::Limits;
 use crate::registry::Name;
 
@@ -31,7 +32,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) pool: Pool,
     #[serde(default)]
-    pub(super) egress: Egress,
+    pub(super) egress: EgressConfig,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
@@ -108,12 +109,6 @@ impl Default for Pool {
             memory_bytes: None,
         }
     }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Egress {
-    pub(super) policy_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

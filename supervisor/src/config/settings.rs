@@ -14,6 +14,7 @@ use super::error::ConfigError;
 use super::pattern::{HostPattern, NameTemplate};
 use super::route::{Route, RouteTarget, Routing};
 use super::{FILE_BYTES, raw};
+use crate::egress::EgressConfig;
 use crate::limits::Limits;
 use crate::registry::Name;
 
@@ -37,7 +38,7 @@ pub struct Config {
     /// Processes of Workers.
     pub pool: Pool,
     /// Egress filter.
-    pub egress: Egress,
+    pub egress: EgressConfig,
     /// Ceilings for every invocation.
     pub limits: Limits,
     /// Routes.
@@ -99,13 +100,6 @@ pub struct Pool {
     pub idle: Duration,
     /// Memory of all live Workers together, bytes; the longest idle ones are ended first.
     pub memory_bytes: Option<u64>,
-}
-
-/// `[egress]`
-#[derive(Debug, Clone)]
-pub struct Egress {
-    /// Folder of policy files; `None`: nothing may go out.
-    pub policy_dir: Option<PathBuf>,
 }
 
 impl Config {
@@ -172,7 +166,11 @@ impl Validator<'_> {
                 idle: Duration::from_millis(file.pool.idle_ms.get()),
                 memory_bytes: file.pool.memory_bytes.map(NonZeroU64::get),
             },
-            egress: Egress { policy_dir: file.egress.policy_dir.map(|path| self.resolve(&path)) },
+            egress: EgressConfig {
+                policy_dir: file.egress.policy_dir.as_deref().map(|path| self.resolve(path)),
+                extra_ca: file.egress.extra_ca.as_deref().map(|path| self.resolve(path)),
+                ..file.egress
+            },
             limits: file.limits,
             routing: Routing { routes },
         })
