@@ -27,7 +27,7 @@
 //!
 //! With a request its fetches and their bodies are over. Both sides write at the same time, so
 //! messages cross: [`FromWorker::Open`], [`FromWorker::Discard`], [`FromWorker::BodyEnd`],
-//! [`FromWorker::CancelFetch`], and an answer or `Done` to a cancelled request, about an id that
+//! [`FromWorker::CancelFetch`], [`FromWorker::Fetch`] (which then fails), and an answer or `Done` to a cancelled request, about an id that
 //! was given out but is over are ignored. So is everything a Worker gets about an id that is over.
 //! About an id that was never given out they end the Worker.
 
@@ -270,7 +270,8 @@ pub enum FromWorker {
         head: ResponseHead,
         /// Its body.
         body: WorkerBody,
-        /// Work handed to `wait_until` goes on; [`FromWorker::Done`] will follow.
+        /// Work handed to `wait_until` goes on; [`FromWorker::Done`] will follow. Its time limit runs
+        /// from the end of a streamed body or tunnel.
         wait_until: bool,
     },
     /// Tail dispatch: let this target answer the request directly. `body` forwards the request's

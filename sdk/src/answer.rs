@@ -13,7 +13,7 @@ use http_body::Body as HttpBody;
 use crate::body::{Body, Outgoing, outgoing, pump};
 use crate::dispatch::{Handoff, Placed};
 use crate::error::BoxError;
-use crate::invocation::{Hold, Invocation};
+use crate::invocation::{Hold, HoldKind, Invocation};
 
 /// What a handler may return: a response, or a result with one. An error is recorded as the
 /// Worker's exception; the client is told nothing of its text.
@@ -85,6 +85,10 @@ where
     B: HttpBody + 'static,
     B::Error: Into<BoxError>,
 {
+    if parts.status.is_informational() && parts.status != StatusCode::SWITCHING_PROTOCOLS {
+        invocation.fail(&format!("answered with status {}, which is not final", parts.status));
+        return None;
+    }
     let tunnel = BodyRef::Tunnel(invocation.id);
     let mut inline = Bytes::new();
     let mut stream = None;
@@ -108,7 +112,7 @@ where
         }
         Ok(Outgoing::Stream(source)) => {
             let length = source.length;
-            stream = Some((source, invocation.hold()));
+            stream = Some((source, invocation.hold(HoldKind::Body)));
             WorkerBody::Stream { length }
         }
     };

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::body::Body;
 use crate::error::{BoxError, FetchError};
-use crate::invocation::Invocation;
+use crate::invocation::{HoldKind, Invocation};
 use crate::task::Spawned;
 use cloister_ipc::worker::{OutboundContext, Target};
 
@@ -40,7 +40,7 @@ impl Context {
     pub fn wait_until(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.invocation.link.spawn(Spawned {
             work: Box::pin(work),
-            hold: self.invocation.hold(),
+            hold: self.invocation.hold(HoldKind::Work),
             invocation: self.invocation.clone(),
         });
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloister_ipc::head as block;
+use cloister_ipc::limits::TARGET_BYTES;
 use cloister_ipc::worker::{
     BodyRef, FetchId, FromWorker, HostBody, RequestHead, ResponseHead, Target, WorkerBody,
 };
@@ -14,7 +15,7 @@ use http_body::Body as HttpBody;
 
 use crate::body::{Body, Held, Outgoing, outgoing, pump};
 use crate::error::{BoxError, FetchError};
-use crate::invocation::{Invocation, current};
+use crate::invocation::{HoldKind, Invocation, current};
 use crate::task::Spawned;
 
 /// Makes an outgoing request through the platform's egress filter, on behalf of the request whose
@@ -43,6 +44,10 @@ pub(crate) fn head(parts: &Parts) -> Result<RequestHead, FetchError> {
         };
         format!("http://{host}{}", parts.uri)
     };
+    if uri.len() > TARGET_BYTES {
+        let text = format!("a URI of {} bytes, at most {TARGET_BYTES} are sent", uri.len());
+        return Err(FetchError::Invalid(text));
+    }
     let headers = block::encode(&parts.headers).map_err(|error| FetchError::Invalid(error.to_string()))?;
     Ok(RequestHead { method: parts.method.as_str().to_owned(), uri, headers })
 }
@@ -129,7 +134,7 @@ where
     if let Some(source) = stream {
         link.spawn(Spawned {
             work: Box::pin(pump(invocation.clone(), name, source)),
-            hold: invocation.hold(),
+            hold: invocation.hold(HoldKind::Work),
             invocation: invocation.clone(),
         });
     }

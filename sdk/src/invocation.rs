@@ -26,6 +26,10 @@ struct Progress {
     phase: Phase,
     /// Holds that keep the request open after its answer.
     holds: usize,
+    /// How many of them are work that the platform has to be told of.
+    work: usize,
+    /// The platform was told that work goes on, and waits for its end.
+    told: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -59,9 +63,11 @@ impl Invocation {
     }
 
     /// Keeps the request open, also after its answer, until the hold is dropped.
-    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
-        self.progress().holds += 1;
-        Hold(self.clone())
+    pub(crate) fn hold(self: &Arc<Self>, kind: HoldKind) -> Hold {
+        let mut progress = self.progress();
+        progress.holds += 1;
+        progress.work += usize::from(kind == HoldKind::Work);
+        Hold { invocation: self.clone(), kind }
     }
 
     /// Sends the answer. `send` is told whether work goes on after it, and returns an error's text
@@ -71,9 +77,9 @@ impl Invocation {
         if progress.phase != Phase::Open {
             return;
         }
-        let held = progress.holds > 0;
-        let sent = send(held);
-        progress.phase = if held && sent.is_ok() { Phase::Held } else { Phase::Over };
+        progress.told = progress.work > 0;
+        let sent = send(progress.told);
+        progress.phase = if progress.holds > 0 && sent.is_ok() { Phase::Held } else { Phase::Over };
         let over = progress.phase == Phase::Over;
         if let Err(text) = sent {
             self.send_exception(&text);
@@ -96,6 +102,7 @@ impl Invocation {
             return;
         }
         progress.phase = Phase::Held;
+        progress.told = true;
         self.settle(progress);
     }
 
@@ -103,7 +110,9 @@ impl Invocation {
     fn settle(&self, mut progress: MutexGuard<'_, Progress>) {
         if progress.holds == 0 && progress.phase == Phase::Held {
             progress.phase = Phase::Over;
-            self.link.tell(&FromWorker::Done { id: self.id });
+            if progress.told {
+                self.link.tell(&FromWorker::Done { id: self.id });
+            }
             drop(progress);
             self.link.finish(self.id);
         }
@@ -119,15 +128,28 @@ impl Invocation {
     }
 }
 
-/// Keeps a request open after its answer: `wait_until` work, a streamed body, a tunnel.
+/// What keeps a request open after its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HoldKind {
+    /// Its streamed body: the platform sees the end of it by itself.
+    Body,
+    /// `wait_until` work, or a tunnel.
+    Work,
+}
+
+/// Keeps a request open until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Hold(Arc<Invocation>);
+pub(crate) struct Hold {
+    invocation: Arc<Invocation>,
+    kind: HoldKind,
+}
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut progress = self.0.progress();
+        let mut progress = self.invocation.progress();
         progress.holds -= 1;
-        self.0.settle(progress);
+        progress.work -= usize::from(self.kind == HoldKind::Work);
+        self.invocation.settle(progress);
     }
 }
 

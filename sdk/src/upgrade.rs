@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use crate::body::Body;
 use crate::dispatch::Placed;
 use crate::error::UpgradeError;
-use crate::invocation::{Hold, Invocation};
+use crate::invocation::{Hold, HoldKind, Invocation};
 
 /// Takes the upgrade out of a request that asks for one, or out of a fetch's 101 response.
 ///
@@ -79,7 +79,7 @@ pub struct OnUpgrade {
 
 impl OnUpgrade {
     fn new(invocation: Arc<Invocation>, name: BodyRef) -> Self {
-        let hold = Some(invocation.hold());
+        let hold = Some(invocation.hold(HoldKind::Work));
         Self { invocation, name, hold }
     }
 }

@@ -82,8 +82,17 @@ where
     B::Error: Into<BoxError>,
 {
     let mut socket = stream(descriptor)?;
-    let Source { first, mut trailers, mut body, .. } = source;
-    let mut written = first.len() as u64;
+    let Source { first, mut trailers, length, mut body } = source;
+    let mut written = 0;
+    // A length that was announced and is not kept would be the end of this Worker.
+    let mut count = |bytes: usize| {
+        written += bytes as u64;
+        match length {
+            Some(length) if written > length => Err(format!("it is longer than its {length} bytes")),
+            _ => Ok(written),
+        }
+    };
+    count(first.len())?;
     socket.write_all(&first).await?;
     drop(first);
     let mut small = BytesMut::new();
@@ -101,7 +110,7 @@ where
         match frame?.into_data() {
             Ok(mut data) => {
                 let data = data.copy_to_bytes(data.remaining());
-                written += data.len() as u64;
+                count(data.len())?;
                 if data.len() + small.len() <= GATHER_BYTES {
                     small.extend_from_slice(&data);
                 } else {
@@ -113,6 +122,10 @@ where
         }
     }
     socket.write_all_buf(&mut small).await?;
+    let written = count(0)?;
+    if let Some(length) = length.filter(|length| *length != written) {
+        return Err(format!("it has {written} bytes of the {length} announced").into());
+    }
     socket.shutdown().await?;
     let trailers = trailers.filter(|trailers| !trailers.is_empty());
     let trailers = trailers.map(|trailers| head::encode(&trailers)).transpose()?.unwrap_or_default();
