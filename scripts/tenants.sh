@@ -8,5 +8,5 @@ profile=${1:-dev}
 target=$(uname -m)-unknown-linux-gnu
 RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --locked --quiet --profile "$profile" --target "$target" --target-dir target/tenants \
-    --bins -p cloister-tenants >&2
+    --bins -p cloister-demo-tenants -p cloister-test-tenants >&2
 echo "$PWD/target/tenants/$target/${profile/#dev/debug}"

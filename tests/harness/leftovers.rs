@@ -1,6 +1,5 @@
 //! Looks at the machine for what a platform may have left behind.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Processes whose real uid is in `[base, base + count)`: pid and name.
@@ -40,23 +39,6 @@ pub(crate) fn descendants(root: i32) -> Vec<i32> {
         next += 1;
     }
     found.remove(0);
-    found
-}
-
-/// cgroup folders of any hierarchy whose name is `name`.
-pub(crate) fn cgroups(name: &str) -> Vec<std::path::PathBuf> {
-    fn walk(folder: &Path, depth: u8, name: &str, found: &mut Vec<std::path::PathBuf>) {
-        let Ok(entries) = std::fs::read_dir(folder) else { return };
-        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            if entry.file_name() == name {
-                found.push(entry.path());
-            } else if depth > 0 {
-                walk(&entry.path(), depth - 1, name, found);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(Path::new("/sys/fs/cgroup"), 4, name, &mut found);
     found
 }
 

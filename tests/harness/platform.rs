@@ -47,6 +47,12 @@ impl Platform {
     /// Writes configuration and folders, starts nothing.
     #[must_use]
     pub fn prepare(config: Config) -> Self {
+        Self::prepare_on(config, Port::reserve())
+    }
+
+    /// As [`Platform::prepare`], with the front door on this port.
+    #[must_use]
+    pub fn prepare_on(config: Config, port: Port) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "run the tests as root: the walls can't be raised otherwise"
@@ -57,7 +63,7 @@ impl Platform {
         let platform = Self {
             folder: tempfile::Builder::new().prefix("cloister-test-").tempdir().expect("a temporary folder"),
             config,
-            port: Port::reserve(),
+            port,
             uid_base: 10_000_000 + slot * UIDS,
             supervisor: None,
         };
@@ -207,6 +213,35 @@ impl Platform {
         leftovers::processes(self.uid_base, UIDS)
     }
 
+    /// Pids of live Workers whose process has this name (`/proc/PID/comm`, at most 15 bytes).
+    #[must_use]
+    pub fn workers_named(&self, name: &str) -> Vec<i32> {
+        self.workers().into_iter().filter(|(_, is)| is == name).map(|(pid, _)| pid).collect()
+    }
+
+    /// Pid of the launcher, the supervisor's child.
+    #[must_use]
+    pub fn launcher(&self) -> i32 {
+        *leftovers::descendants(self.pid()).first().expect("the supervisor has a child")
+    }
+
+    /// Resident memory of the supervisor, bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+        kib << 10
+    }
+
+    /// Waits until the supervisor has ended by itself.
+    ///
+    /// # Panics
+    /// When it takes longer, or when a process outlives it.
+    pub fn ended(&mut self, patience: Duration) -> ExitStatus {
+        self.wait(patience, "by itself", &[])
+    }
+
     /// Kills the supervisor without warning (`SIGKILL`) and waits until every process of it is gone.
     ///
     /// # Panics
@@ -221,23 +256,27 @@ impl Platform {
     }
 
     fn end(&mut self, signal: Signal) -> ExitStatus {
-        let mut supervisor = self.supervisor.take().expect("it runs");
-        let pid = i32::try_from(supervisor.id()).expect("a pid");
+        let pid = self.pid();
         let family = leftovers::descendants(pid);
         kill(Pid::from_raw(pid), signal).expect("signalling the supervisor");
-        let end = Instant::now() + PATIENCE;
+        self.wait(PATIENCE, signal.as_str(), &family)
+    }
+
+    /// Waits for the supervisor's end, then for the end of all its processes.
+    fn wait(&mut self, patience: Duration, why: &str, family: &[i32]) -> ExitStatus {
+        let mut supervisor = self.supervisor.take().expect("it runs");
+        let end = Instant::now() + patience;
         let status = loop {
             match supervisor.try_wait().expect("waiting for the supervisor") {
                 Some(status) => break status,
                 None if Instant::now() > end => {
                     let _ended = supervisor.kill();
-                    panic!("the supervisor did not end within {PATIENCE:?} of {signal}:\n{}", self.log());
+                    panic!("the supervisor did not end ({why}) within {patience:?}:\n{}", self.log());
                 }
                 None => std::thread::sleep(Duration::from_millis(2)),
             }
         };
-        let patience = Duration::from_secs(10);
-        let left = leftovers::until_none(patience, || {
+        let left = leftovers::until_none(Duration::from_secs(10), || {
             let mut left = leftovers::processes(self.uid_base, UIDS);
             left.extend(
                 family.iter().filter(|pid| alive(**pid)).map(|pid| (*pid, "of the supervisor".to_owned())),

@@ -100,6 +100,26 @@ impl Upload {
         self.cloister("files", "files")
     }
 
+    /// One file whose path in the archive is exactly `path`, sensible or not.
+    #[must_use]
+    pub fn raw_file(mut self, path: &str, content: &[u8]) -> Self {
+        let mut header = tar::Header::new_ustar();
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_size(content.len().try_into().expect("a length"));
+        header.set_mode(0o644);
+        header.set_cksum();
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append(&header, content).expect("a tar archive in memory");
+        self.files = Some(archive.into_inner().expect("a tar archive in memory").into());
+        self.cloister("files", "files")
+    }
+
+    /// Size of the program, bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.program.len()
+    }
+
     /// The API's path of the Worker.
     #[must_use]
     pub fn path(&self) -> String {
