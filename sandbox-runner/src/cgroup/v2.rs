@@ -1,0 +1,120 @@
+//! One hierarchy with every controller.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use cloister_ipc::launch::{BlankId, CgroupSpec, Failure, Wall};
+
+use super::{Story, detect, files, leftovers};
+use crate::failure::wall;
+
+/// Length of a `cpu.max` period, microseconds.
+const PERIOD_US: u64 = 100_000;
+
+/// Where processes of the launcher's own cgroup go, since one with processes can't give controllers
+/// to folders below it (unless it is the root).
+const LEAF: &str = "cloister-main";
+
+/// The launcher's folder.
+#[derive(Debug)]
+pub(crate) struct V2 {
+    parent: OwnedFd,
+    own: OwnedFd,
+    name: String,
+    path: String,
+}
+
+impl V2 {
+    pub(super) fn prepare(proc: BorrowedFd<'_>, path: &str) -> Result<Self, Failure> {
+        let failed = |what: &str| wall(Wall::Cgroup, format!("{path}: {what}"));
+        // A launcher before this one may have moved the supervisor into the leaf already.
+        let path = path.strip_suffix(&format!("/{LEAF}")).unwrap_or(path);
+        let parent = files::folder(path).map_err(failed("opening"))?;
+        leftovers::clean(proc, &parent).map_err(failed("removing folders of dead launchers"))?;
+        give_controllers(&parent).map_err(failed("cgroup.subtree_control"))?;
+        let name = leftovers::own_name(proc).map_err(failed("naming the launcher's folder"))?;
+        files::make(&parent, &name).map_err(failed("making a folder"))?;
+        let own = files::subfolder(&parent, &name).map_err(failed("opening the folder"))?;
+        let v2 = Self { parent, own, path: format!("{path}/{name}"), name };
+        match enable(&v2.own) {
+            Ok(()) => Ok(v2),
+            Err(error) => {
+                v2.close();
+                Err(failed("cgroup.subtree_control of the launcher's folder")(error))
+            }
+        }
+    }
+
+    pub(super) fn make(&self, blank: BlankId, spec: &CgroupSpec) -> Result<OwnedFd, Failure> {
+        let made = self.make_folder(blank, spec);
+        if made.is_err() {
+            self.remove(blank);
+        }
+        made
+    }
+
+    fn make_folder(&self, blank: BlankId, spec: &CgroupSpec) -> Result<OwnedFd, Failure> {
+        let (name, path) = (blank.to_string(), &self.path);
+        files::make(&self.own, &name).map_err(wall(Wall::Cgroup, format!("making {path}/{name}")))?;
+        let folder = files::subfolder(&self.own, &name)
+            .map_err(wall(Wall::Cgroup, format!("opening {path}/{name}")))?;
+        let set = |file: &str, value: String| {
+            files::write(&folder, file, &value)
+                .map_err(wall(Wall::Cgroup, format!("{path}/{name}/{file} = {value}")))
+        };
+        let quota = (PERIOD_US * u64::from(spec.cpu_percent) / 100).max(1000);
+        set("cpu.max", format!("{quota} {PERIOD_US}"))?;
+        set("cpu.weight", spec.cpu_weight.clamp(1, 10_000).to_string())?;
+        set("memory.max", spec.memory_bytes.to_string())?;
+        set("memory.oom.group", "1".into())?;
+        set("pids.max", spec.pids.to_string())?;
+        match files::write(&folder, "memory.swap.max", "0") {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => {} // no swap accounting
+            other => other.map_err(wall(Wall::Cgroup, format!("{path}/{name}/memory.swap.max = 0")))?,
+        }
+        Ok(folder)
+    }
+
+    pub(super) fn story(&self, blank: BlankId) -> Story {
+        let events = files::read(&self.own, &format!("{blank}/memory.events")).unwrap_or_default();
+        let peak = files::read(&self.own, &format!("{blank}/memory.peak")); // since Linux 5.19
+        Story {
+            oom_killed: files::field(&events, "oom_kill").is_some_and(|count| count > 0),
+            memory_peak: peak.ok().and_then(|text| text.trim().parse().ok()),
+        }
+    }
+
+    pub(super) fn remove(&self, blank: BlankId) -> bool {
+        let removed = files::remove(&self.own, &blank.to_string());
+        !removed.is_err_and(|error| error.raw_os_error() == Some(nix::libc::EBUSY))
+    }
+
+    pub(super) fn close(&self) {
+        let _ = files::remove(&self.parent, &self.name); // the next start removes what is left
+    }
+}
+
+fn enable(folder: &OwnedFd) -> io::Result<()> {
+    let wanted = detect::NEEDED.map(|name| format!("+{name}")).join(" ");
+    files::write(folder, "cgroup.subtree_control", &wanted)
+}
+
+/// Enables the controllers for folders below `folder`; its processes (the service's own: supervisor
+/// and launcher) move into a leaf when the kernel asks for that.
+fn give_controllers(folder: &OwnedFd) -> io::Result<()> {
+    match enable(folder) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {}
+        other => return other,
+    }
+    match files::make(folder, LEAF) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
+        other => other?,
+    }
+    for pid in files::read(folder, "cgroup.procs")?.lines() {
+        match files::write(folder, &format!("{LEAF}/cgroup.procs"), pid) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {} // it ended meanwhile
+            other => other?,
+        }
+    }
+    enable(folder)
+}

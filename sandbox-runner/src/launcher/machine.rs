@@ -1,0 +1,92 @@
+//! What the launcher holds of the host, once it has left the host's root.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use cloister_ipc::launch::{Configure, Failure, Machine, Stage, Wall};
+use cloister_sys::{CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Uid, chdir};
+use rustix::fs::{Mode, OFlags};
+
+use super::template::Templates;
+use crate::cgroup::Cgroups;
+use crate::failure::{at, failure};
+
+/// What is kept for: clone into namespaces and setns (`SYS_ADMIN`, `SYS_CHROOT`), uid maps
+/// (`SETUID`, `SETGID`), a Worker's network namespace by its `/proc` entry (`SYS_PTRACE`), and
+/// killing other uids (`KILL`).
+const KEPT: u64 = CAP_SYS_ADMIN | CAP_SYS_CHROOT | CAP_SETUID | CAP_SETGID | CAP_SYS_PTRACE | CAP_KILL;
+
+/// What the launcher holds of the host.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// The host's `/proc`.
+    pub(super) proc: OwnedFd,
+    /// The launcher's own, empty network namespace.
+    pub(super) network: OwnedFd,
+    pub(super) templates: Templates,
+    pub(super) cgroups: Cgroups,
+    own_uid: bool,
+}
+
+impl Host {
+    /// Finds out what there is, builds the template roots, leaves the host's root and network, and
+    /// gives up what is not needed any more.
+    pub(super) fn prepare(configure: &Configure) -> Result<Self, Failure> {
+        if !Uid::effective().is_root() {
+            let error = io::Error::from_raw_os_error(nix::libc::EPERM);
+            let what = "the launcher must be started as root: without, no Worker has a uid of its own";
+            return Err(failure(Stage::Wall(Wall::OwnUid), what, &error));
+        }
+        let ids = u64::from(configure.uid_base) + u64::from(configure.uid_count);
+        if configure.uid_base == 0 || configure.uid_count == 0 || ids > u64::from(u32::MAX) {
+            let error = io::Error::from_raw_os_error(nix::libc::EINVAL);
+            let what = format!("uid range {} + {}", configure.uid_base, configure.uid_count);
+            return Err(failure(Stage::Wall(Wall::OwnUid), &what, &error));
+        }
+        let setup = |what: &str| at::<io::Error>(Stage::Setup, what.to_owned());
+        let proc = open("/proc").map_err(setup("opening /proc"))?;
+        let cgroups = Cgroups::prepare(proc.as_fd(), configure.waived.contains(&Wall::Cgroup))?;
+        let prepared = (|| {
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC)
+                .map_err(|error| setup("unshare")(error.into()))?;
+            let network = open("/proc/self/ns/net").map_err(setup("opening its network namespace"))?;
+            let templates = Templates::build(proc.as_fd())?;
+            chdir("/").map_err(|error| setup("chdir")(error.into()))?;
+            reduce().map_err(setup("giving up capabilities"))?;
+            Ok((network, templates))
+        })();
+        match prepared {
+            Ok((network, templates)) => {
+                let own_uid = !configure.waived.contains(&Wall::OwnUid);
+                Ok(Self { proc, network, templates, cgroups, own_uid })
+            }
+            Err(failure) => {
+                cgroups.close();
+                Err(failure)
+            }
+        }
+    }
+
+    pub(super) fn describe(&self) -> Machine {
+        Machine {
+            landlock_abi: cloister_sys::landlock_abi(),
+            cgroup: self.cgroups.mode(),
+            own_uid: self.own_uid,
+        }
+    }
+}
+
+/// Keeps [`KEPT`] only; nothing executed from here could ever get more.
+fn reduce() -> io::Result<()> {
+    cloister_sys::clear_ambient()?;
+    cloister_sys::drop_bounding()?;
+    cloister_sys::set_capabilities(KEPT)?;
+    cloister_sys::set_no_new_privs()?;
+    cloister_sys::set_not_dumpable()
+}
+
+pub(super) fn open(path: &str) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}

@@ -1,0 +1,153 @@
+//! Template roots: mount namespaces that a child's is a copy of.
+//!
+//! Each is a read-only tmpfs with device nodes and a few texts; some also have the host's libraries
+//! (read-only), some a `/proc`. That one belongs to a pid namespace that is dead: it shows nothing,
+//! and is there because the kernel lets a user namespace mount its own only where one is visible.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use cloister_ipc::launch::{Failure, Stage, Wall};
+use cloister_sys::{Cloned, Namespaces};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::{chdir, pivot_root};
+use rustix::fs::OFlags;
+
+use super::machine::open;
+use crate::failure::{at, wall};
+
+/// Where a root is built before it becomes one; a folder every host has.
+const PLACE: &str = "/tmp";
+
+/// Device nodes: name and minor number of major 1 (mem(4)).
+const DEVICES: [(&str, u64); 5] = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
+
+/// Folders of the loader and the libraries.
+const LIBRARIES: [&str; 5] = ["usr/lib", "usr/lib64", "lib", "lib64", "lib32"];
+
+/// Texts that programs look for, the same for every Worker.
+const TEXTS: [(&str, &str); 4] = [
+    ("etc/passwd", "worker:x:1000:1000::/tmp:/nonexistent\n"),
+    ("etc/group", "worker:x:1000:\n"),
+    ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+];
+
+/// Files of the host that are copied when there are any: public certificates, and the loader's
+/// cache.
+const COPIES: [&str; 2] = ["etc/ssl/certs/ca-certificates.crt", "etc/ld.so.cache"];
+
+/// The template roots.
+#[derive(Debug)]
+pub(super) struct Templates {
+    /// By libraries, then by proc.
+    roots: [[OwnedFd; 2]; 2],
+}
+
+impl Templates {
+    /// Builds all of them; the process ends up in the barest one, and no longer sees the host.
+    pub(super) fn build(proc: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let host = open("/proc/self/ns/mnt").map_err(at(Stage::Setup, "opening its mount namespace"))?;
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let root = |libraries, with_proc| {
+            build(&host, proc, libraries, with_proc).map_err(wall(Wall::Root, "building a template root"))
+        };
+        let roots = [[root(false, false)?, root(false, true)?], [root(true, false)?, root(true, true)?]];
+        let templates = Self { roots };
+        templates.enter(false, false).map_err(wall(Wall::Root, "entering the template root"))?;
+        Ok(templates)
+    }
+
+    /// Moves the process into one, for the next clone to copy.
+    pub(super) fn enter(&self, libraries: bool, proc: bool) -> io::Result<()> {
+        let [[bare, with_proc], [with_libraries, with_both]] = &self.roots;
+        let root = match (libraries, proc) {
+            (false, false) => bare,
+            (false, true) => with_proc,
+            (true, false) => with_libraries,
+            (true, true) => with_both,
+        };
+        Ok(setns(root, CloneFlags::CLONE_NEWNS)?)
+    }
+}
+
+fn build(host: &OwnedFd, proc: BorrowedFd<'_>, libraries: bool, with_proc: bool) -> io::Result<OwnedFd> {
+    setns(host, CloneFlags::CLONE_NEWNS)?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let copies: Vec<_> =
+        COPIES.iter().filter_map(|name| Some((*name, fs::read(host_path(name)).ok()?))).collect();
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), PLACE, Some("tmpfs"), flags, Some("mode=0755,size=8m,nr_inodes=256"))?;
+    let place = Path::new(PLACE);
+    for folder in ["dev", "tmp", "app", "proc", "etc", "etc/ssl", "etc/ssl/certs", "usr"] {
+        fs::create_dir(place.join(folder))?;
+    }
+    for (name, minor) in DEVICES {
+        let path = place.join("dev").join(name);
+        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, minor))?;
+    }
+    for (name, text) in TEXTS {
+        fs::write(place.join(name), text)?;
+    }
+    for (name, bytes) in copies {
+        fs::write(place.join(name), bytes)?;
+    }
+    if libraries {
+        for name in LIBRARIES {
+            library(place, name)?;
+        }
+    }
+    if with_proc {
+        empty_proc(&place.join("proc"))?;
+    }
+    chdir(PLACE)?;
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    chdir("/")?;
+    mount(none, "/", none, flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?;
+    let namespace = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(proc.as_fd(), "self/ns/mnt", namespace, rustix::fs::Mode::empty())?)
+}
+
+fn host_path(name: &str) -> std::path::PathBuf {
+    Path::new("/").join(name)
+}
+
+/// A library folder: a link stays a link, a folder is bound read-only, what is missing is missing.
+fn library(place: &Path, name: &str) -> io::Result<()> {
+    let host = host_path(name);
+    let Ok(about) = fs::symlink_metadata(&host) else { return Ok(()) };
+    let here = place.join(name);
+    if about.is_symlink() {
+        return std::os::unix::fs::symlink(fs::read_link(&host)?, &here);
+    }
+    let none: Option<&str> = None;
+    fs::create_dir(&here)?;
+    mount(Some(host.as_path()), here.as_path(), none, MsFlags::MS_BIND, none)?;
+    let flags =
+        MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(none, here.as_path(), none, flags, none)?)
+}
+
+/// Mounts the `/proc` of a pid namespace whose only process, the one that mounts it, then ends.
+fn empty_proc(path: &Path) -> io::Result<()> {
+    match cloister_sys::clone(Namespaces::Pid, None)? {
+        Cloned::Child(_) => {
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+            let none: Option<&str> = None;
+            let mounted = mount(Some("proc"), path, Some("proc"), flags, none);
+            cloister_sys::exit(mounted.err().map_or(0, |error| error as i32))
+        }
+        Cloned::Parent(pid) => match cloister_sys::wait_for(pid)?.map(|reaped| reaped.status) {
+            Some(Ok(0)) => Ok(()),
+            Some(Ok(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            other => Err(io::Error::other(format!("the helper that mounts /proc ended with {other:?}"))),
+        },
+    }
+}

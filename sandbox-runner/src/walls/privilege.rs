@@ -1,0 +1,82 @@
+//! Wall: no privilege; and the mitigations that are switched by prctl.
+
+use std::io;
+
+use cloister_ipc::launch::{Failure, MitigationState, Spec, Stage, Wall};
+use cloister_sys::{SECUREBITS_LOCKED, Speculation};
+
+use super::{Raising, stage};
+use crate::failure::{failure, wall};
+
+impl Raising<stage::Bounded> {
+    /// Drops every capability from every set for good, and reads back that it is so.
+    pub(crate) fn drop_privileges(mut self, spec: &Spec) -> Result<Raising<stage::Powerless>, Failure> {
+        let at = |what: &str| wall(Wall::Privilege, what.to_owned());
+        cloister_sys::clear_ambient().map_err(at("clearing ambient capabilities"))?;
+        cloister_sys::drop_bounding().map_err(at("dropping the bounding set"))?;
+        cloister_sys::lock_securebits().map_err(at("locking the secure bits"))?;
+        cloister_sys::set_capabilities(0).map_err(at("capset"))?;
+        cloister_sys::set_no_new_privs().map_err(at("no_new_privs"))?;
+        cloister_sys::set_not_dumpable().map_err(at("PR_SET_DUMPABLE"))?;
+        cloister_sys::set_parent_death_kill().map_err(at("PR_SET_PDEATHSIG"))?;
+
+        self.enforced.capabilities = cloister_sys::capabilities_left().map_err(at("capget"))?;
+        self.enforced.no_new_privs = cloister_sys::no_new_privs().map_err(at("PR_GET_NO_NEW_PRIVS"))?;
+        self.enforced.securebits = cloister_sys::securebits().map_err(at("PR_GET_SECUREBITS"))?;
+        let dumpable = cloister_sys::dumpable().map_err(at("PR_GET_DUMPABLE"))?;
+        let powerless = self.enforced.capabilities == 0
+            && self.enforced.no_new_privs
+            && self.enforced.securebits == SECUREBITS_LOCKED
+            && dumpable == 0;
+        if !powerless {
+            let error = io::Error::other(format!("{:?}, dumpable {dumpable}", self.enforced));
+            return Err(failure(Stage::Wall(Wall::Privilege), "something was left", &error));
+        }
+        self.mitigate(spec)?;
+        Ok(self.advance())
+    }
+
+    fn mitigate(&mut self, spec: &Spec) -> Result<(), Failure> {
+        let wall = Wall::MemoryDenyWriteExecute;
+        if spec.jit {
+            self.mitigation(wall.name(), MitigationState::Waived);
+        } else {
+            // Every kernel since 6.3 has it: not to have it is a wall that is missing.
+            self.switch(wall, wall.name(), &[], cloister_sys::deny_write_execute)?;
+        }
+        let absent = [libc::ENODEV, libc::ENXIO, libc::EPERM, libc::EINVAL];
+        for (name, what) in [
+            ("store-bypass", Speculation::StoreBypass),
+            ("indirect-branch", Speculation::IndirectBranch),
+            ("l1d-flush", Speculation::L1dFlush),
+        ] {
+            self.switch(Wall::Speculation, name, &absent, || cloister_sys::disable_speculation(what))?;
+        }
+        let absent = [libc::ENODEV, libc::EINVAL];
+        let wall = Wall::CoreScheduling;
+        self.switch(wall, wall.name(), &absent, cloister_sys::core_scheduling_cookie)
+    }
+
+    /// Switches a mitigation on. An error in `absent` means that the machine has no such thing,
+    /// which is reported; any other stops the start unless the wall is waived.
+    fn switch(
+        &mut self,
+        wall: Wall,
+        name: &str,
+        absent: &[i32],
+        on: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let state = match on() {
+            Ok(()) => MitigationState::On,
+            Err(error) => match error.raw_os_error() {
+                Some(errno) if absent.contains(&errno) => MitigationState::Unavailable(errno),
+                _ if self.waived(wall) => MitigationState::Waived,
+                _ => return Err(failure(Stage::Wall(wall), name, &error)),
+            },
+        };
+        self.mitigation(name, state);
+        Ok(())
+    }
+}
+
+use nix::libc;
