@@ -5,6 +5,7 @@
 mod cell;
 mod doors;
 mod files;
+mod ipc;
 mod missing_wall;
 mod network;
 mod processes;
