@@ -5,7 +5,9 @@
 pub mod admin;
 pub mod body;
 pub mod config;
+pub mod dispatch;
 pub mod egress;
+pub mod front;
 pub mod launch;
 pub mod limits;
 pub mod outcome;

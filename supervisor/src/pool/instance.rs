@@ -70,6 +70,7 @@ pub struct Instance {
     calls: AtomicU64,
     connections: AtomicU32,
     served: AtomicBool,
+    greeted: AtomicBool,
     fate: OnceLock<Fate>,
     ended: OnceLock<Ended>,
     killed: CancellationToken,
@@ -110,6 +111,7 @@ impl Instance {
             calls: AtomicU64::new(0),
             connections: AtomicU32::new(0),
             served: AtomicBool::new(false),
+            greeted: AtomicBool::new(false),
             fate: OnceLock::new(),
             ended: OnceLock::new(),
             killed: CancellationToken::new(),
@@ -172,7 +174,10 @@ impl Instance {
         let opened = Connection::open(id, control.as_fd().try_clone_to_owned()?, move |end| {
             if let Some(instance) = instance.upgrade() {
                 instance.kill(match end {
-                    End::Closed { .. } => Fate::Closed,
+                    End::Closed { greeted } => {
+                        instance.greeted.fetch_or(greeted, Ordering::Relaxed);
+                        Fate::Closed
+                    }
                     End::Violation(text) => Fate::Violation(text),
                 });
             }
@@ -251,6 +256,12 @@ impl Instance {
     #[must_use]
     pub fn has_served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// True when an `ipc` Worker said hello on some connection.
+    #[must_use]
+    pub fn has_greeted(&self) -> bool {
+        self.greeted.load(Ordering::Relaxed)
     }
 
     /// An invocation begins; returns its mark for [`Self::used`].

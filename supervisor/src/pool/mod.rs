@@ -70,7 +70,7 @@ pub struct Refused {
 /// Serves connections that Workers of the `http` contract make to their proxy port.
 pub trait ProxyServer: Send + Sync {
     /// Serves one connection until it ends.
-    fn serve(self: Arc<Self>, instance: Arc<Instance>, stream: tokio::net::TcpStream);
+    fn serve_proxy(self: Arc<Self>, instance: Arc<Instance>, stream: tokio::net::TcpStream);
 }
 
 /// The handle; cheap to clone.

@@ -181,7 +181,7 @@ impl Pool {
             };
             let (Some(instance), Some(proxy)) = (instance.upgrade(), self.0.proxy.get()) else { return };
             match (accepted, proxy.upgrade()) {
-                (Ok((stream, _)), Some(proxy)) => proxy.serve(instance, stream),
+                (Ok((stream, _)), Some(proxy)) => proxy.serve_proxy(instance, stream),
                 // Out of descriptors, most likely: not so often.
                 (Err(_), _) => tokio::time::sleep(Duration::from_millis(50)).await,
                 (_, None) => return,

@@ -58,6 +58,9 @@ pub trait Caller: Send + Sync {
 
     /// What the Worker is told besides HTTP.
     fn context(&self) -> cloister_ipc::worker::Context;
+
+    /// Who the Worker's requests through its proxy port are from.
+    fn egress(&self) -> crate::egress::Caller;
 }
 
 /// The absolute URI of a request: its own, or made of the `Host` header.

@@ -17,7 +17,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 #[derive(Clone)]
 pub struct Tunnel(Arc<Mutex<Option<Source>>>);
 
-enum Source {
+struct Source {
+    end: End,
+    /// Dropped when the tunnel is over.
+    tied: Vec<Box<dyn Send>>,
+}
+
+enum End {
     Stream(Box<dyn Duplex>),
     Upgrade(hyper::upgrade::OnUpgrade),
 }
@@ -31,13 +37,26 @@ impl fmt::Debug for Tunnel {
 impl Tunnel {
     /// A tunnel to `stream`.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self(Arc::new(Mutex::new(Some(Source::Stream(Box::new(stream))))))
+        Self::of(End::Stream(Box::new(stream)))
     }
 
     /// A tunnel to what a request's or response's connection becomes.
     #[must_use]
     pub fn upgrade(upgrade: hyper::upgrade::OnUpgrade) -> Self {
-        Self(Arc::new(Mutex::new(Some(Source::Upgrade(upgrade)))))
+        Self::of(End::Upgrade(upgrade))
+    }
+
+    fn of(end: End) -> Self {
+        Self(Arc::new(Mutex::new(Some(Source { end, tied: Vec::new() }))))
+    }
+
+    /// Keeps `thing` until the tunnel is over.
+    #[must_use]
+    pub fn with(self, thing: impl Send + 'static) -> Self {
+        if let Some(source) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            source.tied.push(Box::new(thing));
+        }
+        self
     }
 
     /// Takes the tunnel of a 101 response out of it.
@@ -54,19 +73,21 @@ impl Tunnel {
     /// # Errors
     /// When an end can't be had (was taken, or its upgrade failed), or copying failed.
     pub async fn join(self, other: Self) -> std::io::Result<(u64, u64)> {
-        let (mut here, mut there) = (self.open().await?, other.open().await?);
+        let ((mut here, _tied_here), (mut there, _tied_there)) = (self.open().await?, other.open().await?);
         tokio::io::copy_bidirectional(&mut here, &mut there).await
     }
 
-    async fn open(self) -> std::io::Result<Box<dyn Duplex>> {
+    async fn open(self) -> std::io::Result<(Box<dyn Duplex>, Vec<Box<dyn Send>>)> {
         let source = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match source {
-            Some(Source::Stream(stream)) => Ok(stream),
-            Some(Source::Upgrade(upgrade)) => {
+        let Some(Source { end, tied }) = source else {
+            return Err(std::io::Error::other("the upgraded connection was taken already"));
+        };
+        match end {
+            End::Stream(stream) => Ok((stream, tied)),
+            End::Upgrade(upgrade) => {
                 let upgraded = upgrade.await.map_err(std::io::Error::other)?;
-                Ok(Box::new(TokioIo::new(upgraded)))
+                Ok((Box::new(TokioIo::new(upgraded)), tied))
             }
-            None => Err(std::io::Error::other("the upgraded connection was taken already")),
         }
     }
 }

@@ -1,0 +1,110 @@
+//! Header fields that end at the platform: hop-by-hop ones, and its own.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+
+use crate::body::Body;
+
+/// Prefix of the platform's own fields; nobody else may set them.
+const OWN: &str = "cloister-";
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes hop-by-hop fields (RFC 9110, 7.6.1). With `upgrade`, the agreement to switch protocols
+/// is kept, and nothing else.
+fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
+    let protocol = if upgrade { headers.remove(UPGRADE) } else { None };
+    if headers.contains_key(CONNECTION) {
+        let listed: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in listed {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, UPGRADE] {
+        if headers.contains_key(&name) {
+            headers.remove(name);
+        }
+    }
+    headers.remove(TRANSFER_ENCODING);
+    if let Some(protocol) = protocol {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol);
+    }
+}
+
+fn strip_own(headers: &mut HeaderMap) {
+    if headers.keys().any(|name| name.as_str().starts_with(OWN)) {
+        let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OWN)).cloned().collect();
+        for name in own {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Cleans a request before a Worker gets it, from a client or from another Worker.
+pub fn strip_request(headers: &mut HeaderMap) {
+    let upgrade = headers.contains_key(UPGRADE);
+    strip_hop_by_hop(headers, upgrade);
+    strip_own(headers);
+}
+
+/// Cleans what a Worker answered. Its length is what its body really has: a field that claims
+/// another is removed, where there is a body to measure.
+pub(super) fn strip_response(response: &mut Response<Body>, method: &Method) {
+    let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    strip_hop_by_hop(headers, upgrade);
+    strip_own(headers);
+    let no_body = *method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
+    if !no_body {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_listed_in_connection_end_here() {
+        let mut headers = HeaderMap::new();
+        headers.append(CONNECTION, HeaderValue::from_static("close, x-mine"));
+        headers.append(CONNECTION, HeaderValue::from_static("Keep-Alive"));
+        headers.insert("x-mine", HeaderValue::from_static("1"));
+        headers.insert("keep-alive", HeaderValue::from_static("5"));
+        headers.insert("te", HeaderValue::from_static("trailers"));
+        headers.insert("cloister-dispatch", HeaderValue::from_static("victim"));
+        headers.insert("x-yours", HeaderValue::from_static("1"));
+        strip_request(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-yours"]);
+    }
+
+    #[test]
+    fn an_upgrade_is_kept() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        strip_request(&mut headers);
+        assert_eq!(headers[CONNECTION], "upgrade");
+        assert_eq!(headers[UPGRADE], "websocket");
+    }
+
+    #[test]
+    fn a_claimed_length_is_not_believed() {
+        let mut response = Response::new(Body::full("abc"));
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("9"));
+        strip_response(&mut response, &Method::GET);
+        assert!(!response.headers().contains_key(CONTENT_LENGTH));
+    }
+}

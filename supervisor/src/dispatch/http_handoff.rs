@@ -1,0 +1,140 @@
+//! Tail dispatch without the SDK: the response header `cloister-dispatch`.
+//!
+//! `cloister-dispatch: NAME`, or `BINDING/NAME` when the Worker has several `dispatch_namespace`
+//! bindings; `cloister-dispatch-limits: cpu_ms=50, wall_ms=1000, subrequests=10`. The request's
+//! body was sent to the Worker already, so it is kept meanwhile, up to [`KEPT_BYTES`].
+
+use bytes::Bytes;
+use cloister_ipc::worker::{DispatchOptions, Target};
+use http::request::Parts;
+use http::{Request, Response};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+
+use crate::body::Body;
+use crate::registry::{Binding, Contract, Deployed};
+
+/// Longest body kept to be sent again, in bytes.
+const KEPT_BYTES: u64 = 1 << 20;
+
+const DISPATCH: &str = "cloister-dispatch";
+const LIMITS: &str = "cloister-dispatch-limits";
+
+/// A request's body, in case it has to be sent again.
+pub(super) enum Replay {
+    Never,
+    Kept(Bytes),
+    TooLong,
+}
+
+impl Replay {
+    /// The request once more.
+    pub(super) fn request(self, parts: &Parts) -> Result<Request<Body>, String> {
+        match self {
+            Self::Kept(bytes) => {
+                let mut request = Request::new(Body::full(bytes));
+                *request.method_mut() = parts.method.clone();
+                *request.uri_mut() = parts.uri.clone();
+                *request.headers_mut() = parts.headers.clone();
+                Ok(request)
+            }
+            Self::Never | Self::TooLong => Err(format!(
+                "answers with {DISPATCH}, but the request's body is longer than {KEPT_BYTES} bytes or of \
+                 unknown length, and can't be sent again"
+            )),
+        }
+    }
+}
+
+/// Keeps a copy of the body of a request to a Worker that may hand it on by a header.
+pub(super) async fn keep(deployed: &Deployed, body: Body) -> (Body, Replay) {
+    if deployed.contract != Contract::Http || bindings(deployed).next().is_none() {
+        return (body, Replay::Never);
+    }
+    if body.size_hint().upper().is_none_or(|upper| upper > KEPT_BYTES) {
+        return (body, Replay::TooLong);
+    }
+    match body.collect().await {
+        Ok(collected) => {
+            let bytes = collected.to_bytes();
+            (Body::full(bytes.clone()), Replay::Kept(bytes))
+        }
+        // The client broke off: the Worker's call will find no body and no client.
+        Err(error) => (Body::boxed(Broken(Some(error))), Replay::TooLong),
+    }
+}
+
+/// Whom the response hands the request on to; an error when it says so in a wrong way.
+pub(super) fn target(deployed: &Deployed, response: &Response<Body>) -> Result<Option<Target>, String> {
+    let Some(value) = response.headers().get(DISPATCH) else { return Ok(None) };
+    if deployed.contract != Contract::Http || bindings(deployed).next().is_none() {
+        return Ok(None);
+    }
+    let text = value.to_str().map_err(|_| format!("{DISPATCH} is not text"))?;
+    let (binding, worker) = match text.split_once('/') {
+        Some((binding, worker)) => (binding, worker),
+        None => {
+            let mut bindings = bindings(deployed);
+            match (bindings.next(), bindings.next()) {
+                (Some(binding), None) => (binding, text),
+                _ => return Err(format!("{DISPATCH}: {text} must say BINDING/NAME: there are several")),
+            }
+        }
+    };
+    let options = match response.headers().get(LIMITS) {
+        Some(value) => limits(value.to_str().map_err(|_| format!("{LIMITS} is not text"))?)?,
+        None => DispatchOptions::default(),
+    };
+    Ok(Some(Target::Dispatch { binding: binding.to_owned(), worker: worker.to_owned(), options }))
+}
+
+fn bindings(deployed: &Deployed) -> impl Iterator<Item = &str> {
+    let dispatch =
+        |(name, binding): (_, &Binding)| matches!(binding, Binding::DispatchNamespace { .. }).then_some(name);
+    deployed.bindings.iter().filter_map(move |(name, binding)| dispatch((name.as_str(), binding)))
+}
+
+fn limits(text: &str) -> Result<DispatchOptions, String> {
+    let mut options = DispatchOptions::default();
+    for part in text.split(',') {
+        let wrong = || format!("{LIMITS}: {part:?} is not cpu_ms=, wall_ms= or subrequests= and a number");
+        let (name, number) = part.trim().split_once('=').ok_or_else(wrong)?;
+        let number = Some(number.trim().parse().map_err(|_| wrong())?);
+        match name.trim() {
+            "cpu_ms" => options.cpu_ms = number,
+            "wall_ms" => options.wall_ms = number,
+            "subrequests" => options.subrequests = number,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(options)
+}
+
+/// A body that is nothing but its error.
+struct Broken(Option<crate::body::BodyError>);
+
+impl http_body::Body for Broken {
+    type Data = Bytes;
+    type Error = crate::body::BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Ready(self.0.take().map(Err))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_or_refused() {
+        let options = limits("cpu_ms=50, wall_ms = 1000,subrequests=3").unwrap();
+        assert_eq!((options.cpu_ms, options.wall_ms, options.subrequests), (Some(50), Some(1000), Some(3)));
+        for wrong in ["cpu=1", "cpu_ms", "cpu_ms=-1", "", "cpu_ms=1,,"] {
+            assert!(limits(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! One call of one Worker: whose it is, what it may use, what it used, how it ended.
+
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use cloister_ipc::worker::{Context, FetchError, Target};
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+
+use super::{Dispatcher, Hop};
+use crate::body::Body;
+use crate::egress::{Budget, Caller as EgressCaller};
+use crate::limits::Limits;
+use crate::outcome::{Failure, Outcome};
+use crate::pool::{Fate, Instance, Ticket, Watch, Watched};
+use crate::telemetry::{self, Detail, Event};
+use crate::worker::Caller;
+
+/// Shortest time between two looks at an invocation.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// In a tunnel, the CPU limit counts anew after this time.
+const TUNNEL_WINDOW: Duration = Duration::from_secs(1);
+
+/// How an invocation failed.
+#[derive(Debug, Clone)]
+pub(super) struct Verdict {
+    pub(super) outcome: Outcome,
+    pub(super) failure: Failure,
+    /// For the Worker's owner.
+    pub(super) reason: String,
+}
+
+/// See the module. It ends, and is recorded, when it is dropped: after the response's last byte and
+/// after its `wait_until` work.
+pub struct Invocation {
+    pub(super) hop: Hop,
+    pub(super) instance: Arc<Instance>,
+    pub(super) limits: Limits,
+    pub(super) budget: Arc<Budget>,
+    dispatcher: Arc<Dispatcher>,
+    started: Instant,
+    mark: u64,
+    cold: bool,
+    window: AtomicU64,
+    tunnel: AtomicBool,
+    settled: AtomicBool,
+    whole: AtomicBool,
+    unrecorded: AtomicBool,
+    exhausted: AtomicBool,
+    status: AtomicU16,
+    pub(super) request_bytes: AtomicU64,
+    pub(super) response_bytes: AtomicU64,
+    wall: AtomicU64,
+    verdict: OnceLock<Verdict>,
+    ticket: OnceLock<Ticket>,
+}
+
+impl std::fmt::Debug for Invocation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invocation").field("hop", &self.hop).finish_non_exhaustive()
+    }
+}
+
+impl Invocation {
+    /// Begins an invocation in a process.
+    pub(super) fn begin(
+        dispatcher: Arc<Dispatcher>,
+        hop: Hop,
+        instance: Arc<Instance>,
+        limits: Limits,
+        cold: bool,
+    ) -> Arc<Self> {
+        let mark = instance.enter();
+        let started = Instant::now();
+        crate::worker::ipc::flush::tick(started);
+        let invocation = Arc::new(Self {
+            hop,
+            instance,
+            limits,
+            budget: Arc::new(Budget::new(limits.subrequests)),
+            dispatcher,
+            started,
+            mark,
+            cold,
+            window: AtomicU64::new(0),
+            tunnel: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
+            whole: AtomicBool::new(false),
+            unrecorded: AtomicBool::new(false),
+            exhausted: AtomicBool::new(false),
+            status: AtomicU16::new(0),
+            request_bytes: AtomicU64::new(0),
+            response_bytes: AtomicU64::new(0),
+            wall: AtomicU64::new(0),
+            verdict: OnceLock::new(),
+            ticket: OnceLock::new(),
+        });
+        if let Some(due) = invocation.due(started, Duration::ZERO) {
+            let weak: Weak<dyn Watched> = Arc::downgrade(&invocation) as Weak<dyn Watched>;
+            let _ = invocation.ticket.set(Watch::local().add(weak, due));
+        }
+        invocation
+    }
+
+    /// When to look again, `used` CPU time after its start.
+    fn due(&self, now: Instant, used: Duration) -> Option<Instant> {
+        let percent = self.instance.deployed.resources.cpu_percent.max(100);
+        let cpu = self.limits.cpu().map(|limit| {
+            let left = limit.saturating_sub(used).max(SHORTEST);
+            // Several cores use a budget up faster than the clock runs.
+            now + (left * 100 / percent).max(SHORTEST)
+        });
+        let wall = self.limits.wall().filter(|_| !self.settled.load(Ordering::Relaxed));
+        let wall = wall.map(|limit| (self.started + limit).max(now + SHORTEST));
+        match (cpu, wall) {
+            (Some(cpu), Some(wall)) => Some(cpu.min(wall)),
+            (cpu, wall) => cpu.or(wall),
+        }
+    }
+
+    /// Fails the invocation; the first reason stays. True when this was the first.
+    pub(super) fn fail(&self, outcome: Outcome, failure: Failure, reason: impl Into<String>) -> bool {
+        self.verdict.set(Verdict { outcome, failure, reason: reason.into() }).is_ok()
+    }
+
+    pub(super) fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.get()
+    }
+
+    /// True when a subrequest was refused.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// The Worker answered.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.status.store(status.as_u16(), Ordering::Relaxed);
+    }
+
+    /// The answer's last byte was read; `wait_until` work may go on.
+    pub(super) fn settle(&self, whole: bool) {
+        if !self.settled.swap(true, Ordering::Relaxed) {
+            self.whole.store(whole, Ordering::Relaxed);
+            let wall = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.wall.store(wall, Ordering::Relaxed);
+        }
+    }
+
+    /// The answer is a tunnel: no wall limit, and the CPU limit counts anew every second.
+    pub(super) fn tunnel(&self) {
+        self.tunnel.store(true, Ordering::Relaxed);
+        self.settle(true);
+    }
+
+    /// It never happened: the request goes to another process.
+    pub(super) fn forget(&self) {
+        self.unrecorded.store(true, Ordering::Relaxed);
+    }
+
+    /// CPU and wall time so far.
+    pub(super) fn spent(&self) -> (Duration, Duration) {
+        (self.instance.used(self.mark), self.started.elapsed())
+    }
+
+    /// Who its outgoing requests are from.
+    pub(super) fn egress_caller(&self) -> EgressCaller {
+        EgressCaller {
+            worker: self.instance.deployed.id.clone(),
+            version: Arc::clone(&self.instance.deployed.version),
+            ray: Arc::clone(&self.hop.ray),
+            depth: self.hop.depth,
+            subrequests: Arc::clone(&self.budget),
+            outbound: self.hop.outbound.clone(),
+            on_behalf_of: self.hop.on_behalf_of.clone(),
+        }
+    }
+
+    fn exceeded(&self, outcome: Outcome, failure: Failure, what: &'static str, reason: String) {
+        if self.fail(outcome, failure, reason) {
+            self.instance.kill(Fate::Limit(what));
+        }
+    }
+}
+
+impl Watched for Invocation {
+    fn check(&self, now: Instant) -> Option<Instant> {
+        if self.verdict.get().is_some() {
+            return None;
+        }
+        if let Some(limit) = self.limits.wall()
+            && !self.settled.load(Ordering::Relaxed)
+            && now >= self.started + limit
+        {
+            let reason = format!("no whole answer after {} ms", limit.as_millis());
+            self.exceeded(Outcome::ExceededWallTime, Failure::ExceededWallTime, "wall time", reason);
+            return None;
+        }
+        let Some(limit) = self.limits.cpu() else { return self.due(now, Duration::ZERO) };
+        let total = self.instance.used(self.mark);
+        let window = Duration::from_nanos(self.window.load(Ordering::Relaxed));
+        let used = total.saturating_sub(window);
+        if used >= limit {
+            let reason = format!("used {} of {} ms CPU time", used.as_millis(), limit.as_millis());
+            self.exceeded(Outcome::ExceededCpu, Failure::ExceededResources, "CPU time", reason);
+            return None;
+        }
+        if self.tunnel.load(Ordering::Relaxed) {
+            self.window.store(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            return Some(now + limit.max(TUNNEL_WINDOW));
+        }
+        self.due(now, used)
+    }
+}
+
+impl Caller for Invocation {
+    fn fetch(
+        self: Arc<Self>,
+        target: Target,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Result<Response<Body>, FetchError>> {
+        Box::pin(async move {
+            let result = Arc::clone(&self.dispatcher).fetch(&self, target, request).await;
+            if matches!(result, Err(FetchError::Subrequests)) {
+                self.exhausted.store(true, Ordering::Relaxed);
+            }
+            result
+        })
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            ray: self.hop.ray.as_ref().to_owned(),
+            client: self.hop.client.as_ref().to_owned(),
+            args: self.hop.args.clone(),
+            outbound: self.hop.as_outbound.clone(),
+        }
+    }
+
+    fn egress(&self) -> EgressCaller {
+        self.egress_caller()
+    }
+}
+
+impl Drop for Invocation {
+    fn drop(&mut self) {
+        let cpu = self.instance.leave(self.mark);
+        if *self.unrecorded.get_mut() {
+            return;
+        }
+        self.settle(false);
+        let verdict = self.verdict.take();
+        let (outcome, error, reason) = match verdict {
+            Some(verdict) => (verdict.outcome, Some(verdict.failure), Some(verdict.reason)),
+            None if *self.whole.get_mut() => (Outcome::Ok, None, None),
+            None => (Outcome::Canceled, None, None),
+        };
+        let status = *self.status.get_mut();
+        let deployed = &self.instance.deployed;
+        self.dispatcher.telemetry.record(Event {
+            time: SystemTime::now(),
+            worker: deployed.id.clone(),
+            version: Arc::clone(&deployed.version),
+            detail: Detail::Invocation(telemetry::Invocation {
+                ray: Arc::clone(&self.hop.ray),
+                outcome,
+                error,
+                reason,
+                status: (status != 0).then_some(status),
+                cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX),
+                wall_us: *self.wall.get_mut(),
+                request_bytes: *self.request_bytes.get_mut(),
+                response_bytes: *self.response_bytes.get_mut(),
+                subrequests: self.budget.used(),
+                depth: self.hop.depth,
+                via: self.hop.via.clone(),
+                cold: self.cold,
+            }),
+        });
+    }
+}

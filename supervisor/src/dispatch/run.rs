@@ -1,0 +1,231 @@
+//! A call, from the lookup of the Worker to the end of its answer.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use cloister_ipc::worker::Target;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body as _;
+
+use super::body::{Accounted, Limited};
+use super::explain::explain;
+use super::headers::strip_response;
+use super::{DEPTH, Dispatcher, Hop, Invocation, Refusal, http_handoff};
+use crate::body::Body;
+use crate::outcome::{Failure, Outcome};
+use crate::pool::Lease;
+use crate::registry::{Deployed, WorkerId};
+use crate::telemetry::{self, Detail, Event};
+use crate::worker::{Answer, CallError, Tunnel};
+
+/// Processes a request is offered to, when one after another is gone before it got a byte.
+const TRIES: u32 = 3;
+
+/// What a Worker did with a request.
+enum Done {
+    Answered(Response<Body>),
+    HandedOn { hop: Hop, worker: WorkerId, request: Request<Body> },
+}
+
+impl Dispatcher {
+    /// Has `worker` answer `request`, and whoever it hands the request on to.
+    ///
+    /// # Errors
+    /// See [`Refusal`]; the reason is in the Worker's records.
+    pub async fn serve(
+        &self,
+        hop: Hop,
+        worker: WorkerId,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        let (mut hop, mut worker, mut request) = (hop, worker, request);
+        loop {
+            if hop.depth >= DEPTH {
+                let reason = format!("more than {DEPTH} Workers called each other for one request");
+                self.refuse(&hop, &worker, None, Outcome::Exception, Failure::Loop, reason);
+                return Err(Failure::Loop.into());
+            }
+            let found = self.registry.get(&worker);
+            let Some(deployed) = found else {
+                let reason = "no such Worker".to_owned();
+                self.refuse(&hop, &worker, None, Outcome::ScriptNotFound, Failure::ScriptNotFound, reason);
+                return Err(Failure::ScriptNotFound.into());
+            };
+            match self.call(hop, &deployed, request).await? {
+                Done::Answered(response) => return Ok(response),
+                Done::HandedOn { hop: next, worker: to, request: changed } => {
+                    (hop, worker, request) = (next, to, changed);
+                }
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        hop: Hop,
+        deployed: &Arc<Deployed>,
+        request: Request<Body>,
+    ) -> Result<Done, Refusal> {
+        let limits = self.ceilings.lowest(deployed.limits).lowest(hop.limits);
+        let (parts, body) = request.into_parts();
+        if limits.request_body_bytes.is_some_and(|limit| body.size_hint().lower() > limit) {
+            let reason = format!("the request body has {} bytes", body.size_hint().lower());
+            let failure = Failure::BodyTooLarge;
+            self.refuse(&hop, &deployed.id, Some(deployed), Outcome::Exception, failure, reason);
+            return Err(failure.into());
+        }
+        let (mut body, replay) = http_handoff::keep(deployed, body).await;
+        for _ in 0..TRIES {
+            let lease = match self.pool.acquire(deployed).await {
+                Ok(lease) => lease,
+                Err(refused) => {
+                    let shed = refused.failure == Failure::LoadShed;
+                    let outcome = if shed { Outcome::LoadShed } else { Outcome::Exception };
+                    let reason = refused.reason.as_ref().to_owned();
+                    self.refuse(&hop, &deployed.id, Some(deployed), outcome, refused.failure, reason);
+                    return Err(Refusal { failure: refused.failure, retry_after: refused.retry_after });
+                }
+            };
+            let (Some(instance), Some(own)) = (lease.instance().cloned(), self.own.upgrade()) else { break };
+            let invocation = Invocation::begin(own, hop.clone(), instance, limits, lease.cold);
+            let limited = Limited::wrap(body, &invocation);
+            let caller = Arc::clone(&invocation);
+            match invocation.instance.call(&parts, limited, caller).await {
+                Ok(answer) => return self.conclude(hop, invocation, lease, &parts, answer, replay),
+                Err(CallError::Unsent(back)) if invocation.verdict().is_none() => {
+                    invocation.forget();
+                    body = back;
+                }
+                Err(error) => {
+                    let verdict = explain(&invocation, error).await;
+                    invocation.fail(verdict.outcome, verdict.failure, verdict.reason);
+                    return Err(verdict.failure.into());
+                }
+            }
+        }
+        let reason = format!("{TRIES} processes in a row were gone before they got the request");
+        let failure = Failure::StartFailed;
+        self.refuse(&hop, &deployed.id, Some(deployed), Outcome::Exception, failure, reason);
+        Err(failure.into())
+    }
+
+    /// Makes a Worker's answer the client's, or finds who answers instead.
+    fn conclude(
+        &self,
+        hop: Hop,
+        invocation: Arc<Invocation>,
+        lease: Lease,
+        parts: &Parts,
+        answer: Answer,
+        replay: http_handoff::Replay,
+    ) -> Result<Done, Refusal> {
+        // A request body that was too large is the client's to hear of, whatever the Worker said.
+        if let Some(verdict) = invocation.verdict() {
+            return Err(verdict.failure.into());
+        }
+        let bad = |reason: String| {
+            invocation.fail(Outcome::Exception, Failure::BadResponse, reason);
+            Refusal::from(Failure::BadResponse)
+        };
+        let mut response = match answer {
+            Answer::Response(response) => response,
+            Answer::Handoff { target, request } => {
+                return self.hand_on(&hop, &invocation, target, request);
+            }
+        };
+        if let Some(target) = http_handoff::target(&invocation.instance.deployed, &response).map_err(bad)? {
+            let request = replay.request(parts).map_err(bad)?;
+            return self.hand_on(&hop, &invocation, target, request);
+        }
+        strip_response(&mut response, &parts.method);
+        invocation.answered(response.status());
+        if self.timing {
+            self.tell_timing(&invocation, &mut response);
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            invocation.tunnel();
+            return Ok(Done::Answered(tie(response, invocation, lease)));
+        }
+        Ok(Done::Answered(response.map(|body| Accounted::wrap(body, invocation, lease))))
+    }
+
+    fn hand_on(
+        &self,
+        hop: &Hop,
+        invocation: &Arc<Invocation>,
+        target: Target,
+        request: Request<Body>,
+    ) -> Result<Done, Refusal> {
+        match self.resolve(invocation, target) {
+            Ok((next, worker)) => {
+                invocation.settle(true);
+                let request = super::bindings::prepare(request);
+                Ok(Done::HandedOn {
+                    hop: Hop { depth: hop.depth.saturating_add(1), ..next },
+                    worker,
+                    request,
+                })
+            }
+            Err(error) => {
+                let (outcome, failure) = super::bindings::failure(&error);
+                invocation.fail(outcome, failure, format!("hands its request on: {error:?}"));
+                Err(failure.into())
+            }
+        }
+    }
+
+    fn tell_timing(&self, invocation: &Invocation, response: &mut Response<Body>) {
+        let (cpu, wall) = invocation.spent();
+        let text = format!(
+            "worker;desc=\"{}\";dur={:.3}, cpu;desc=\"{}\";dur={:.3}",
+            invocation.instance.deployed.id,
+            wall.as_secs_f64() * 1e3,
+            invocation.instance.deployed.id,
+            cpu.as_secs_f64() * 1e3,
+        );
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().append("server-timing", value);
+        }
+    }
+
+    /// Records a request that never reached a process.
+    fn refuse(
+        &self,
+        hop: &Hop,
+        worker: &WorkerId,
+        deployed: Option<&Arc<Deployed>>,
+        outcome: Outcome,
+        failure: Failure,
+        reason: String,
+    ) {
+        self.telemetry.record(Event {
+            time: SystemTime::now(),
+            worker: worker.clone(),
+            version: deployed.map_or_else(|| Arc::from(""), |deployed| Arc::clone(&deployed.version)),
+            detail: Detail::Invocation(telemetry::Invocation {
+                ray: Arc::clone(&hop.ray),
+                outcome,
+                error: Some(failure),
+                reason: Some(reason),
+                status: None,
+                cpu_us: 0,
+                wall_us: 0,
+                request_bytes: 0,
+                response_bytes: 0,
+                subrequests: 0,
+                depth: hop.depth,
+                via: hop.via.clone(),
+                cold: false,
+            }),
+        });
+    }
+}
+
+/// Ties an invocation and its place in the process to the tunnel of its answer.
+fn tie(mut response: Response<Body>, invocation: Arc<Invocation>, lease: Lease) -> Response<Body> {
+    if let Some(tunnel) = Tunnel::take(&mut response) {
+        response.extensions_mut().insert(tunnel.with((invocation, lease)));
+    }
+    response
+}
