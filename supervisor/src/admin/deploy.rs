@@ -3,23 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use cloister_policies::sandbox::{Asked, Refused, Waiver, Who};
+
 use super::binary;
 use super::error::ApiError;
 use super::metadata::{
     self, BindingSpec, ENVIRONMENT_BYTES, Extension, ExtensionPatch, Patch, check_args, check_bindings,
-    check_resources, check_tags, within,
+    check_tags,
 };
 use super::platform::{Platform, blocking};
 use super::upload::Upload;
+use crate::limits::{Limits, Resources};
 use crate::registry::{Allow, Contract, HttpSocket, Linkage, WorkerId};
 use crate::store::{
     Kind, Manifest, NewVersion, Pinned, StoreError, StoredBinding, StoredFiles, WorkerRecord, repack,
 };
-
-/// Processes of a Worker when its metadata doesn't say.
-const INSTANCES: u32 = 1;
-/// Invocations of a process at a time when its metadata doesn't say.
-const CONCURRENCY: u32 = 128;
 
 impl Platform {
     /// The Worker as it is, or `None`; an unknown namespace is an error.
@@ -65,7 +63,7 @@ impl Platform {
             digest: pinned.digest().as_str().to_owned(),
             bytes: *bytes,
         });
-        let manifest = self.manifest(main_module, metadata.cloister, contract, linkage, stored)?;
+        let manifest = self.manifest(&id, main_module, metadata.cloister, contract, linkage, stored)?;
         let manifest = Manifest { bindings, limits: metadata.limits, ..manifest };
         let replaces = inherits.then(|| current.as_ref().map(|record| Arc::clone(&record.version.id)));
         self.start_and_commit(id, manifest, &program, replaces, metadata.tags, current).await
@@ -90,7 +88,7 @@ impl Platform {
         if let Some(limits) = patch.limits {
             manifest.limits = limits;
         }
-        let manifest = self.patched(manifest, patch.cloister)?;
+        let manifest = self.patched(&id, manifest, patch.cloister)?;
         self.change(current, manifest, patch.tags, true).await
     }
 
@@ -235,12 +233,14 @@ impl Platform {
 
     fn manifest(
         &self,
+        id: &WorkerId,
         main_module: String,
         extension: Extension,
         contract: Contract,
         linkage: Linkage,
         files: Option<StoredFiles>,
     ) -> Result<Manifest, ApiError> {
+        let given = self.settings.sandbox.resources(who(id), &Asked::default()).map_err(refused)?;
         let manifest = Manifest {
             main_module,
             contract,
@@ -248,11 +248,11 @@ impl Platform {
             args: Vec::new(),
             linkage,
             bindings: BTreeMap::new(),
-            limits: crate::limits::Limits::default(),
-            resources: crate::limits::Resources::default(),
+            limits: Limits::default(),
+            resources: resources(&given),
             allow: BTreeSet::new(),
-            instances: INSTANCES,
-            concurrency: CONCURRENCY,
+            instances: given.instances,
+            concurrency: given.concurrency,
             files,
         };
         let patch = ExtensionPatch {
@@ -262,60 +262,76 @@ impl Platform {
             allow: Some(extension.allow),
             instances: extension.instances,
             concurrency: extension.concurrency,
-            resources: Some(extension.resources),
+            resources: extension.resources,
         };
-        self.patched(manifest, patch)
+        self.patched(id, manifest, patch)
     }
 
-    fn patched(&self, mut manifest: Manifest, patch: ExtensionPatch) -> Result<Manifest, ApiError> {
+    /// The manifest with what `patch` gives. All of it is asked of the sandbox policy anew: what an
+    /// older policy granted does not outlive it.
+    fn patched(
+        &self,
+        id: &WorkerId,
+        mut manifest: Manifest,
+        patch: ExtensionPatch,
+    ) -> Result<Manifest, ApiError> {
         if let Some(contract) = patch.contract {
             manifest.contract = contract;
         }
         if let Some(socket) = patch.socket {
-            if manifest.contract == Contract::Ipc {
-                return Err(ApiError::invalid("cloister.socket means nothing for the ipc contract"));
-            }
             manifest.socket = socket;
+        }
+        if manifest.contract == Contract::Ipc && patch.socket.is_some() {
+            return Err(ApiError::invalid("cloister.socket means nothing for the ipc contract"));
         }
         if let Some(args) = patch.args {
             check_args(&args)?;
             manifest.args = args;
         }
         if let Some(allow) = patch.allow {
-            self.check_allow(&allow)?;
             manifest.allow = allow;
         }
-        if let Some(instances) = patch.instances {
-            manifest.instances = within("cloister.instances", instances, 64)?;
+        for allow in &manifest.allow {
+            self.settings.sandbox.permits(who(id), waiver(*allow)).map_err(refused)?;
         }
-        if let Some(concurrency) = patch.concurrency {
-            manifest.concurrency = within("cloister.concurrency", concurrency, 10_000)?;
-        }
-        if let Some(resources) = patch.resources {
-            check_resources(&resources)?;
-            manifest.resources = resources;
-        }
+        let (now, new) = (manifest.resources, patch.resources);
+        let asked = Asked {
+            memory_bytes: Some(new.memory_bytes.unwrap_or(now.memory_bytes)),
+            pids: Some(new.pids.unwrap_or(now.pids)),
+            cpu_percent: Some(new.cpu_percent.unwrap_or(now.cpu_percent)),
+            tmp_bytes: Some(new.tmp_bytes.unwrap_or(now.tmp_bytes)),
+            instances: Some(patch.instances.unwrap_or(manifest.instances)),
+            concurrency: Some(patch.concurrency.unwrap_or(manifest.concurrency)),
+        };
+        let given = self.settings.sandbox.resources(who(id), &asked).map_err(refused)?;
+        manifest.resources = resources(&given);
+        (manifest.instances, manifest.concurrency) = (given.instances, given.concurrency);
         Ok(manifest)
     }
+}
 
-    fn check_allow(&self, allow: &BTreeSet<Allow>) -> Result<(), ApiError> {
-        let word = |allow: &Allow| match allow {
-            Allow::Processes => "processes",
-            Allow::Jit => "jit",
-            Allow::Proc => "proc",
-        };
-        let list = |set: &BTreeSet<Allow>| match set.is_empty() {
-            true => "nothing".to_owned(),
-            false => set.iter().map(word).collect::<Vec<_>>().join(", "),
-        };
-        match allow.difference(&self.settings.allowed).next() {
-            None => Ok(()),
-            Some(refused) => Err(ApiError::invalid(format!(
-                "cloister.allow: the operator's sandbox policy does not let Workers have {:?} (it allows {})",
-                word(refused),
-                list(&self.settings.allowed)
-            ))),
-        }
+fn who(id: &WorkerId) -> Who<'_> {
+    Who { namespace: id.namespace.as_deref(), worker: &id.name }
+}
+
+fn refused(error: Refused) -> ApiError {
+    ApiError::invalid(format!("cloister: {error}"))
+}
+
+const fn waiver(allow: Allow) -> Waiver {
+    match allow {
+        Allow::Processes => Waiver::Processes,
+        Allow::Jit => Waiver::Jit,
+        Allow::Proc => Waiver::Proc,
+    }
+}
+
+const fn resources(given: &cloister_policies::sandbox::Resources) -> Resources {
+    Resources {
+        memory_bytes: given.memory_bytes,
+        pids: given.pids,
+        cpu_percent: given.cpu_percent,
+        tmp_bytes: given.tmp_bytes,
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
-use crate::limits::{Limits, Resources};
+use crate::limits::Limits;
 use crate::registry::{Allow, Contract, HttpSocket, Name, OutboundBinding};
 
 /// Most bindings of a Worker.
@@ -59,12 +59,12 @@ pub struct Extension {
     pub args: Vec<String>,
     /// What it asks for beyond the base sandbox.
     pub allow: BTreeSet<Allow>,
-    /// Most processes, 1 to 64.
+    /// Most processes; absent: 1.
     pub instances: Option<u32>,
-    /// Most invocations of a process at a time, 1 to 10000.
+    /// Most invocations of a process at a time; absent: the sandbox policy's ceiling.
     pub concurrency: Option<u32>,
     /// Resources of each process.
-    pub resources: Resources,
+    pub resources: ResourcesSpec,
     /// Name of the part that is a tar archive of files for `/app`.
     pub files: Option<String>,
 }
@@ -103,8 +103,22 @@ pub struct ExtensionPatch {
     pub instances: Option<u32>,
     /// As in [`Extension`].
     pub concurrency: Option<u32>,
-    /// As in [`Extension`].
-    pub resources: Option<Resources>,
+    /// What is given replaces what is there.
+    pub resources: ResourcesSpec,
+}
+
+/// Resources of each process; what is absent is the sandbox policy's default.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResourcesSpec {
+    /// Memory, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Percent of one core.
+    pub cpu_percent: Option<u32>,
+    /// Size of `/tmp`, bytes.
+    pub tmp_bytes: Option<u64>,
 }
 
 /// One binding as it is sent.
@@ -308,30 +322,6 @@ pub fn check_args(args: &[String]) -> Result<(), ApiError> {
         )));
     }
     Ok(())
-}
-
-/// Checks a number against its range.
-pub fn within(what: &str, value: u32, most: u32) -> Result<u32, ApiError> {
-    if (1..=most).contains(&value) {
-        return Ok(value);
-    }
-    Err(ApiError::invalid(format!("{what}: {value} is out of range, allowed are 1 to {most}")))
-}
-
-/// Checks resources against what makes sense at all.
-pub fn check_resources(resources: &Resources) -> Result<(), ApiError> {
-    let range = |what: &str, value: u64, from: u64, to: u64| {
-        if (from..=to).contains(&value) {
-            return Ok(());
-        }
-        let message =
-            format!("cloister.resources.{what}: {value} is out of range, allowed are {from} to {to}");
-        Err(ApiError::invalid(message))
-    };
-    range("memory_bytes", resources.memory_bytes, 4 << 20, 1 << 40)?;
-    range("pids", resources.pids.into(), 1, 32_768)?;
-    range("cpu_percent", resources.cpu_percent.into(), 1, 100 * 1024)?;
-    range("tmp_bytes", resources.tmp_bytes, 4096, resources.memory_bytes)
 }
 
 #[cfg(test)]

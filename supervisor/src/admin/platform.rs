@@ -8,7 +8,9 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::error::ApiError;
 use super::pool::Pool;
-use crate::registry::{Allow, Binding, Deployed, Digest, Files, Name, Registry, WorkerId};
+use cloister_policies::sandbox::SandboxPolicy;
+
+use crate::registry::{Binding, Deployed, Digest, Files, Name, Registry, WorkerId};
 use crate::store::{
     Blobs, Kind, Manifest, NewVersion, SqliteStore, StateDir, StateError, Store, StoreError, StoredBinding,
     Vault, VaultError, WorkerRecord,
@@ -41,8 +43,8 @@ pub struct Settings {
     pub account: Name,
     /// Largest upload, bytes.
     pub upload_bytes: u64,
-    /// What the operator lets Workers ask for.
-    pub allowed: BTreeSet<Allow>,
+    /// What Workers get and may ask for.
+    pub sandbox: Arc<SandboxPolicy>,
 }
 
 /// The control plane.

@@ -10,8 +10,10 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use cloister_policies::sandbox::SandboxPolicy;
+
 use super::*;
-use crate::registry::{Allow, Binding, Contract, Deployed, Name, Registry, WorkerId};
+use crate::registry::{Binding, Contract, Deployed, Name, Registry, WorkerId};
 use crate::store::StateDir;
 
 const BASE: &str = "/client/v4/accounts/default/workers";
@@ -59,11 +61,8 @@ impl Machine {
 
     fn at(folder: tempfile::TempDir) -> Self {
         let (pool, registry) = (Arc::new(FakePool::default()), Registry::default());
-        let settings = Settings {
-            account: Name::default_account(),
-            upload_bytes: 4 << 20,
-            allowed: [Allow::Processes].into(),
-        };
+        let settings =
+            Settings { account: Name::default_account(), upload_bytes: 4 << 20, sandbox: policy() };
         let state = StateDir::open(folder.path(), None).unwrap();
         let platform = Platform::open(settings, state, registry.clone(), Arc::clone(&pool) as _).unwrap();
         Self { folder, pool, registry, router: router(Arc::new(platform)) }
@@ -133,6 +132,12 @@ impl Machine {
         assert_eq!(status, StatusCode::OK, "{value}");
         value["result"].clone()
     }
+}
+
+fn policy() -> Arc<SandboxPolicy> {
+    let shipped = std::fs::read_to_string("../policies/sandbox/default.toml").unwrap();
+    let text = format!("{shipped}\n[[grant]]\nallow = [\"processes\"]\n");
+    Arc::new(SandboxPolicy::parse(std::path::Path::new("sandbox.toml"), &text).unwrap())
 }
 
 const A: &str = "/dispatch/namespaces/n/scripts/a";
@@ -247,17 +252,12 @@ async fn a_refused_upload_changes_nothing() {
         (main(), vec![("program", &good[..]), ("x", &b"x"[..])], 10001, "says nothing of the part \"x\""),
         (json!({}), vec![("program", &good[..])], 10001, "main_module is missing"),
         (with("logpush", json!(true)), vec![("program", &good[..])], 10001, "`logpush`"),
-        (
-            with("cloister", json!({"allow": ["jit"]})),
-            vec![("program", &good[..])],
-            10001,
-            "(it allows processes)",
-        ),
+        (with("cloister", json!({"allow": ["jit"]})), vec![("program", &good[..])], 10001, "processes"),
         (
             with("cloister", json!({"instances": 0})),
             vec![("program", &good[..])],
             10001,
-            "allowed are 1 to 64",
+            "instances: 0 is not allowed",
         ),
         (
             with("cloister", json!({"files": "t"})),
@@ -359,7 +359,7 @@ async fn another_key_is_refused_at_start() {
     drop(router);
     std::fs::write(key, [7; 32]).unwrap();
     let state = StateDir::open(folder.path(), None).unwrap();
-    let settings = Settings { account: Name::default_account(), upload_bytes: 1, allowed: [].into() };
+    let settings = Settings { account: Name::default_account(), upload_bytes: 1, sandbox: policy() };
     let opened = Platform::open(settings, state, Registry::default(), Arc::new(FakePool::default()));
     assert!(matches!(opened, Err(OpenError::WrongKey(_))));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::pattern::{HostPattern, NameTemplate};
 use super::route::{Route, RouteTarget, Routing};
 use super::{FILE_BYTES, raw};
 use crate::egress::EgressConfig;
+use crate::launch::Wall;
 use crate::limits::Limits;
 use crate::registry::Name;
 
@@ -73,7 +74,7 @@ pub struct AdminTcp {
 #[derive(Debug, Clone)]
 pub struct Runtime {
     /// Data plane threads, 1 to 256.
-    pub threads: usize,
+    pub threads: NonZeroUsize,
 }
 
 /// `[sandbox]`
@@ -85,8 +86,8 @@ pub struct Sandbox {
     pub policy: Option<PathBuf>,
     /// Host uids and gids that Workers run as.
     pub uids: Range<u32>,
-    /// Names of the walls that are waived.
-    pub waive: BTreeSet<String>,
+    /// The walls that are waived.
+    pub waive: BTreeSet<Wall>,
 }
 
 /// `[pool]`
@@ -208,12 +209,11 @@ impl Validator<'_> {
 
     fn runtime(&self, raw: &raw::Runtime) -> Result<Runtime, ConfigError> {
         let Some(threads) = &raw.threads else {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            return Ok(Runtime { threads: cores.min(256) });
+            return Ok(Runtime { threads: crate::runtime::default_threads() });
         };
-        match *threads.as_ref() {
-            count @ 1..=256 => Ok(Runtime { threads: count }),
-            _ => Err(self.error(threads.span(), "runtime.threads", "allowed are 1 to 256")),
+        match NonZeroUsize::new(*threads.as_ref()).filter(|count| count.get() <= 256) {
+            Some(threads) => Ok(Runtime { threads }),
+            None => Err(self.error(threads.span(), "runtime.threads", "allowed are 1 to 256")),
         }
     }
 
@@ -233,7 +233,16 @@ impl Validator<'_> {
             runner: raw.runner.map(|path| self.resolve(&path)),
             policy: raw.policy.map(|path| self.resolve(&path)),
             uids: base..end,
-            waive: raw.waive.into_iter().map(toml::Spanned::into_inner).collect(),
+            waive: raw.waive.iter().map(|name| self.wall(name)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn wall(&self, name: &toml::Spanned<String>) -> Result<Wall, ConfigError> {
+        Wall::by_name(name.as_ref()).filter(|wall| wall.waivable()).ok_or_else(|| {
+            let allowed: Vec<_> =
+                Wall::ALL.iter().filter(|wall| wall.waivable()).map(|wall| wall.name()).collect();
+            let message = format!("{:?} can't be waived, allowed are {}", name.as_ref(), allowed.join(", "));
+            self.error(name.span(), "sandbox.waive", message)
         })
     }
 
