@@ -153,7 +153,7 @@ impl Platform {
             &new.manifest,
             new.tags.clone().unwrap_or_default(),
         )?;
-        let startup = self.pool.probe(&Arc::new(deployed)).await?;
+        let startup = self.parts.pool.probe(&Arc::new(deployed)).await?;
         new.startup_ms = startup.startup_ms;
         new.attestation = startup.walls;
         Ok(())
@@ -197,7 +197,7 @@ impl Platform {
                     StoredBinding::Json { json }
                 }
                 BindingSpec::DispatchNamespace { namespace, outbound, .. } => {
-                    if !self.registry.snapshot().has_namespace(namespace.as_str()) {
+                    if !self.parts.registry.snapshot().has_namespace(namespace.as_str()) {
                         return Err(StoreError::NoNamespace(namespace.to_string()).into());
                     }
                     let outbound = outbound.map(metadata::OutboundSpec::into_binding).transpose()?;
@@ -222,7 +222,7 @@ impl Platform {
     }
 
     fn must_exist(&self, binding: &str, worker: &str) -> Result<(), ApiError> {
-        if self.registry.snapshot().find(None, worker).is_some() {
+        if self.parts.registry.snapshot().find(None, worker).is_some() {
             return Ok(());
         }
         let id = WorkerId { namespace: None, name: worker.into() };

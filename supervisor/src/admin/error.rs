@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 use super::binary::BinaryError;
-use super::pool::ProbeFailure;
+use super::parts::ProbeFailure;
 use crate::registry::NameError;
 use crate::store::{BlobError, BundleError, StoreError, VaultError};
 

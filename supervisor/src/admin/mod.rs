@@ -8,17 +8,18 @@ mod extract;
 pub mod metadata;
 mod namespaces;
 mod own;
+mod parts;
 mod platform;
-mod pool;
 mod router;
 mod scripts;
 mod secrets;
+pub mod server;
 mod upload;
 mod views;
 
 pub use error::ApiError;
+pub use parts::{Egress, Parts, Pool, ProbeFailure, Startup};
 pub use platform::{OpenError, Platform, Settings};
-pub use pool::{Pool, ProbeFailure, Startup};
 pub use router::router;
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, Semaphore};
 
 use super::error::ApiError;
-use super::pool::Pool;
+use super::parts::Parts;
 use cloister_policies::sandbox::SandboxPolicy;
 
-use crate::registry::{Binding, Deployed, Digest, Files, Name, Registry, WorkerId};
+use crate::registry::{Binding, Deployed, Digest, Files, Name, WorkerId};
 use crate::store::{
     Blobs, Kind, Manifest, NewVersion, SqliteStore, StateDir, StateError, Store, StoreError, StoredBinding,
     Vault, VaultError, WorkerRecord,
@@ -53,8 +53,7 @@ pub struct Platform {
     pub(super) store: Arc<dyn Store>,
     pub(super) blobs: Blobs,
     pub(super) vault: Arc<Vault>,
-    pub(super) registry: Registry,
-    pub(super) pool: Arc<dyn Pool>,
+    pub(super) parts: Parts,
     pub(super) uploads: Semaphore,
     /// Held from commit to publication, so that both happen in the same order.
     changes: Mutex<()>,
@@ -68,14 +67,9 @@ impl std::fmt::Debug for Platform {
 }
 
 impl Platform {
-    /// Opens the state, publishes what is deployed to `registry`, removes files that nothing uses.
+    /// Opens the state, publishes what is deployed to the registry, removes files that nothing uses.
     /// A Worker whose file is damaged is left out and named in the log. Blocks.
-    pub fn open(
-        settings: Settings,
-        state: StateDir,
-        registry: Registry,
-        pool: Arc<dyn Pool>,
-    ) -> Result<Self, OpenError> {
+    pub fn open(settings: Settings, state: StateDir, parts: Parts) -> Result<Self, OpenError> {
         let store = SqliteStore::open(&state.database())?;
         let vault = Vault::open(&state.key())?;
         if store.remember("key fingerprint", vault.fingerprint())? != vault.fingerprint() {
@@ -86,8 +80,7 @@ impl Platform {
             store: Arc::new(store),
             blobs: state.blobs()?,
             vault: Arc::new(vault),
-            registry,
-            pool,
+            parts,
             uploads: Semaphore::new(UPLOADS_AT_A_TIME),
             changes: Mutex::default(),
             _state: state,
@@ -114,7 +107,7 @@ impl Platform {
             Ok(())
         })?;
         tracing::info!(workers = snapshot.len(), "state loaded");
-        self.registry.publish(snapshot);
+        self.parts.registry.publish(snapshot);
         Ok(())
     }
 
@@ -203,8 +196,8 @@ impl Platform {
     fn publish(&self, deployed: Deployed) {
         let id = deployed.id.clone();
         let deployed = Arc::new(deployed);
-        self.registry.update(|snapshot| snapshot.insert(Arc::clone(&deployed)));
-        self.pool.retire(&id);
+        self.parts.registry.update(|snapshot| snapshot.insert(Arc::clone(&deployed)));
+        self.parts.pool.retire(&id);
     }
 
     /// Replaces tags: they are no part of a version, no process is restarted.
@@ -235,14 +228,14 @@ impl Platform {
         blocking(move || {
             let digests = platform.digests(&worker)?;
             platform.store.delete_worker(&worker)?;
-            platform.registry.update(|snapshot| snapshot.remove(&worker));
+            platform.parts.registry.update(|snapshot| snapshot.remove(&worker));
             for digest in &digests {
                 platform.blobs.collect(digest, || platform.store.uses(digest))?;
             }
             Ok(())
         })
         .await?;
-        self.pool.retire(&id);
+        self.parts.pool.retire(&id);
         Ok(())
     }
 
@@ -255,7 +248,7 @@ impl Platform {
         let platform = Arc::clone(self);
         blocking(move || {
             let namespace = platform.store.create_namespace(&name)?;
-            platform.registry.update(|snapshot| snapshot.add_namespace(name.as_str()));
+            platform.parts.registry.update(|snapshot| snapshot.add_namespace(name.as_str()));
             Ok(namespace)
         })
         .await
@@ -267,10 +260,10 @@ impl Platform {
         let platform = Arc::clone(self);
         blocking(move || {
             platform.store.delete_namespace(&name)?;
-            let before = Arc::clone(&platform.registry.snapshot());
-            platform.registry.update(|snapshot| snapshot.remove_namespace(name.as_str()));
+            let before = Arc::clone(&platform.parts.registry.snapshot());
+            platform.parts.registry.update(|snapshot| snapshot.remove_namespace(name.as_str()));
             for deployed in before.workers().filter(|it| it.id.namespace.as_deref() == Some(name.as_str())) {
-                platform.pool.retire(&deployed.id);
+                platform.parts.pool.retire(&deployed.id);
             }
             Ok(platform.sweep()?)
         })

@@ -35,6 +35,8 @@ pub fn router(platform: Arc<Platform>) -> Router {
             .route("/tags", get(scripts::tags).put(scripts::put_tags))
             .route("/tags/{item}", put(scripts::put_tag).delete(scripts::delete_tag))
             .route("/inspect", get(own::inspect))
+            .route("/tail", get(own::tail))
+            .route("/egress", get(own::decisions))
     };
     let account = Router::new()
         .route("/workers/dispatch/namespaces", get(namespaces::list).post(namespaces::create))
@@ -44,9 +46,13 @@ pub fn router(platform: Arc<Platform>) -> Router {
         .route("/workers/scripts", get(scripts::list))
         .nest("/workers/scripts/{script}", script())
         .route("/cloister/processes", get(own::live))
+        .route("/cloister/policies", get(own::policies))
+        .route("/cloister/verify", get(own::verify))
         .route_layer(axum::middleware::from_fn_with_state(Arc::clone(&platform), extract::account));
     Router::new()
         .nest("/client/v4/accounts/{account}", account)
+        .route("/health", get(own::health))
+        .route("/metrics", get(own::metrics))
         .fallback(
             |request: Request| async move { ApiError::no_route(request.method(), request.uri().path()) },
         )

@@ -15,6 +15,7 @@ use cloister_policies::sandbox::SandboxPolicy;
 use super::*;
 use crate::registry::{Binding, Contract, Deployed, Name, Registry, WorkerId};
 use crate::store::StateDir;
+use crate::telemetry::Telemetry;
 
 const BASE: &str = "/client/v4/accounts/default/workers";
 
@@ -42,6 +43,10 @@ impl Pool for FakePool {
         self.retired.lock().unwrap().push(worker.to_string());
     }
 
+    fn trouble(&self, _: &WorkerId) -> Option<String> {
+        None
+    }
+
     fn live(&self) -> Vec<Value> {
         vec![json!({"namespace": "n", "worker": "a", "version": "v", "pid": 1})]
     }
@@ -64,7 +69,7 @@ impl Machine {
         let settings =
             Settings { account: Name::default_account(), upload_bytes: 4 << 20, sandbox: policy() };
         let state = StateDir::open(folder.path(), None).unwrap();
-        let platform = Platform::open(settings, state, registry.clone(), Arc::clone(&pool) as _).unwrap();
+        let platform = Platform::open(settings, state, parts(&registry, &pool)).unwrap();
         Self { folder, pool, registry, router: router(Arc::new(platform)) }
     }
 
@@ -131,6 +136,28 @@ impl Machine {
         let (status, value) = self.upload(A, metadata, &[("program", &program())]).await;
         assert_eq!(status, StatusCode::OK, "{value}");
         value["result"].clone()
+    }
+}
+
+struct NoEgress;
+
+impl Egress for NoEgress {
+    fn decisions(&self) -> Vec<Value> {
+        vec![json!({"worker": "n/a", "verdict": "deny"}), json!({"worker": "n/b", "verdict": "deny"})]
+    }
+
+    fn policies(&self) -> Vec<Value> {
+        Vec::new()
+    }
+}
+
+fn parts(registry: &Registry, pool: &Arc<FakePool>) -> Parts {
+    Parts {
+        registry: registry.clone(),
+        pool: Arc::clone(pool) as _,
+        egress: Arc::new(NoEgress),
+        telemetry: Telemetry::default(),
+        stop: tokio::sync::watch::channel(false).1,
     }
 }
 
@@ -360,6 +387,21 @@ async fn another_key_is_refused_at_start() {
     std::fs::write(key, [7; 32]).unwrap();
     let state = StateDir::open(folder.path(), None).unwrap();
     let settings = Settings { account: Name::default_account(), upload_bytes: 1, sandbox: policy() };
-    let opened = Platform::open(settings, state, Registry::default(), Arc::new(FakePool::default()));
+    let opened = Platform::open(settings, state, parts(&Registry::default(), &Arc::default()));
     assert!(matches!(opened, Err(OpenError::WrongKey(_))));
+}
+
+#[tokio::test]
+async fn what_happened_can_be_followed() {
+    let machine = Machine::new();
+    machine.deployed(json!({"main_module": "program"})).await;
+    let decisions = machine.ok(Method::GET, &format!("{A}/egress"), "").await;
+    assert_eq!(decisions.as_array().unwrap().len(), 1);
+    assert_eq!(machine.ok(Method::GET, &format!("{A}/tail"), "").await, json!([]));
+    let verified = machine.ok(Method::GET, "/client/v4/accounts/default/cloister/verify", "").await;
+    assert_eq!(verified, json!({"checked": 1, "damaged": []}));
+    let health = machine.raw(Request::get("/health").body(Body::empty()).unwrap()).await;
+    assert_eq!(health.0, StatusCode::OK);
+    let metrics = machine.raw(Request::get("/metrics").body(Body::empty()).unwrap()).await.1;
+    assert!(metrics.ends_with(b"# EOF\n"));
 }

@@ -1,10 +1,12 @@
-//! What the control plane asks of the data plane.
+//! What the control plane asks of the other parts.
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
-use crate::registry::{Deployed, WorkerId};
+use crate::registry::{Deployed, Registry, WorkerId};
+use crate::telemetry::Telemetry;
 
 /// A Worker was started behind its walls and answered.
 #[derive(Debug, Clone)]
@@ -32,4 +34,29 @@ pub trait Pool: Send + Sync + 'static {
     fn retire(&self, worker: &WorkerId);
     /// All live processes, as JSON objects with at least `namespace`, `worker`, `version`, `pid`.
     fn live(&self) -> Vec<serde_json::Value>;
+    /// Why the Worker's last start failed, while that is held against it.
+    fn trouble(&self, worker: &WorkerId) -> Option<String>;
+}
+
+/// The egress filter, as far as operators look at it.
+pub trait Egress: Send + Sync + 'static {
+    /// The last decisions, oldest first, as JSON objects with at least `worker`.
+    fn decisions(&self) -> Vec<serde_json::Value>;
+    /// The policy files and whether they are in force.
+    fn policies(&self) -> Vec<serde_json::Value>;
+}
+
+/// The parts that the control plane acts on and looks at.
+#[derive(Clone)]
+pub struct Parts {
+    /// What is published for dispatch.
+    pub registry: Registry,
+    /// The processes.
+    pub pool: Arc<dyn Pool>,
+    /// The egress filter.
+    pub egress: Arc<dyn Egress>,
+    /// What happened.
+    pub telemetry: Telemetry,
+    /// Becomes true when the supervisor is to end.
+    pub stop: watch::Receiver<bool>,
 }

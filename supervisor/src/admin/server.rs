@@ -1,0 +1,256 @@
+//! Serving the API: on a Unix socket to accounts that may, on TCP to bearers of the token.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::{IntoResponse as _, Response};
+use http::{Request, header};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tower::ServiceExt as _;
+
+use super::ApiError;
+
+/// Connections at a time, each listener; more wait unaccepted.
+const CONNECTIONS: usize = 256;
+/// Longest time for a request's head.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Longest time open requests may take when the supervisor ends.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// Shortest and longest token, bytes.
+const TOKEN_BYTES: std::ops::RangeInclusive<usize> = 16..=512;
+
+/// The bearer token, kept as its digest.
+#[derive(Clone)]
+pub struct Token([u8; 32]);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+impl Token {
+    /// Reads the first line of a file.
+    ///
+    /// # Errors
+    /// It can't be read, or its first line is no good token.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let text = std::fs::read_to_string(path)?;
+        let token = text.lines().next().unwrap_or_default().trim();
+        if !TOKEN_BYTES.contains(&token.len()) || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(io::Error::other(format!(
+                "its first line must be a token of {} to {} visible ASCII characters, for example from `openssl rand -hex 32`",
+                TOKEN_BYTES.start(),
+                TOKEN_BYTES.end()
+            )));
+        }
+        Ok(Self::of(token.as_bytes()))
+    }
+
+    fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Whether these are the credentials; takes the same time for every wrong one.
+    fn permits(&self, headers: &http::HeaderMap) -> bool {
+        let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
+        let (scheme, token) = given.split_at_checked(7).unwrap_or((&[], &[]));
+        let right = self.0.ct_eq(&Self::of(token).0);
+        scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(right)
+    }
+}
+
+/// Who may do what on a connection.
+#[derive(Debug, Clone)]
+enum Access {
+    Granted,
+    Denied(u32),
+    ByToken(Token),
+}
+
+/// Binds the Unix socket: mode 0666, since every caller is asked who it is. A socket that nobody
+/// listens on any more is replaced.
+///
+/// # Errors
+/// Its folder can't be made, somebody listens there, or something else has that name.
+pub fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "is there already and is no socket"));
+        }
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => {
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another supervisor listens there"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Err(error) => return Err(error),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = StdUnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves the Unix socket until `stop` is true: root, this process's own account and `users` may.
+///
+/// # Errors
+/// The socket can't be used.
+pub async fn serve_unix(
+    listener: StdUnixListener,
+    router: Router,
+    users: BTreeSet<u32>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let own = nix::unistd::Uid::effective().as_raw();
+    let accept = async || {
+        let (stream, _) = listener.accept().await?;
+        let uid = stream.peer_cred()?.uid();
+        let known = uid == 0 || uid == own || users.contains(&uid);
+        Ok((stream, if known { Access::Granted } else { Access::Denied(uid) }))
+    };
+    serve(accept, router, stop).await;
+    Ok(())
+}
+
+/// Serves TCP until `stop` is true.
+///
+/// # Errors
+/// The socket can't be used.
+pub async fn serve_tcp(
+    listener: std::net::TcpListener,
+    router: Router,
+    token: Token,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let accept = async || {
+        let (stream, _) = listener.accept().await?;
+        Ok((stream, Access::ByToken(token.clone())))
+    };
+    serve(accept, router, stop).await;
+    Ok(())
+}
+
+/// Binds TCP.
+///
+/// # Errors
+/// The address can't be bound.
+pub fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+async fn serve<S, F>(accept: F, router: Router, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: AsyncFn() -> io::Result<(S, Access)>,
+{
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(64 * 1024);
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+            accept().await.map(|accepted| (place, accepted))
+        };
+        let accepted = tokio::select! {
+            accepted = next => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (place, (stream, access)) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, or a peer that left: neither lasts, but must not spin.
+                tracing::warn!(%error, "admin connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let router = router.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            answer(router.clone(), access.clone(), request)
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "admin connection ended");
+            }
+            drop(place);
+        });
+    }
+    let drained = tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await;
+    if drained.is_err() {
+        tracing::warn!("admin requests were cut off after {DRAIN_TIME:?}");
+    }
+}
+
+async fn answer(
+    router: Router,
+    access: Access,
+    request: Request<Incoming>,
+) -> Result<Response, std::convert::Infallible> {
+    let denied = match &access {
+        Access::Granted => None,
+        Access::ByToken(token) if token.permits(request.headers()) => None,
+        // Tells nothing; load balancers ask without credentials.
+        Access::ByToken(_) if request.uri().path() == "/health" => None,
+        Access::ByToken(_) => Some("send the admin token as `Authorization: Bearer …`".to_owned()),
+        Access::Denied(uid) => Some(format!(
+            "uid {uid} may not use this socket: use root, or name the account in listen.admin_users of cloister.toml"
+        )),
+    };
+    if let Some(message) = denied {
+        return Ok(ApiError::unauthorized(message).into_response());
+    }
+    router.oneshot(request.map(axum::body::Body::new)).await
+}
+
+/// The uids of account names.
+///
+/// # Errors
+/// Names the first account that does not exist.
+pub fn uids(names: &[String]) -> Result<BTreeSet<u32>, String> {
+    let uid = |name: &String| match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(format!("listen.admin_users: there is no account {name:?}")),
+        Err(error) => Err(format!("listen.admin_users: {name:?}: {error}")),
+    };
+    names.iter().map(uid).collect()
+}
+
+/// Removes the socket's file at the end, as far as that is possible after privileges were dropped.
+#[derive(Debug)]
+pub struct SocketFile(pub PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "the admin socket's file stays");
+        }
+    }
+}
