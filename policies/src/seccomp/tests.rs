@@ -326,6 +326,26 @@ fn attacks_are_killed_whatever_is_waived() {
 }
 
 #[test]
+fn nothing_shared_with_others_is_touched() {
+    for arch in ARCHES {
+        for profile in profiles() {
+            let filters = Filters::new(arch, profile);
+            assert_eq!(filters.call("fcntl", &[1, 1031, 1 << 20]), EINVAL, "F_SETPIPE_SZ");
+            for option in [26, 59, 77] {
+                assert_eq!(filters.call("getsockopt", &[3, 1, high(option)]), Action::Errno(92), "{option}");
+            }
+            assert_eq!(filters.call("getsockopt", &[3, 1, 4]), Action::Allow, "SO_ERROR");
+            assert_eq!(filters.call("preadv2", &[3, 0, 1, 0, 0, 8]), Action::Errno(95), "RWF_NOWAIT");
+            assert_eq!(filters.call("preadv2", &[3, 0, 1, 0, 0, 0]), Action::Allow);
+            assert_eq!(filters.call("fadvise64", &[3, 0, 0, 4]), EINVAL, "POSIX_FADV_DONTNEED");
+            for command in [1, 2, 4] {
+                assert_eq!(filters.call("membarrier", &[command]), EINVAL, "{command}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_hash_names_the_programs() {
     let hashes: std::collections::HashSet<_> =
         profiles().iter().map(|profile| compile_for(Arch::X86_64, profile).unwrap().sha256()).collect();

@@ -10,6 +10,7 @@
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/timex.h>
+#include <sys/uio.h>
 
 #define CALL(id, ...) TRY(call_##id, #id, syscall(SYS_##id, ##__VA_ARGS__))
 
@@ -95,3 +96,10 @@ TRY(clone_file, "FICLONE", syscall(SYS_ioctl, 1, 0x40049409ul, 0))
 TRY(lease, "F_SETLEASE", fcntl(0, F_SETLEASE, F_RDLCK))
 TRY(notify, "F_NOTIFY", fcntl(0, F_NOTIFY, 1))
 TRY(cpuid_off, "ARCH_SET_CPUID", syscall(SYS_arch_prctl, 0x1012, 0))
+TRY(pipe_size, "F_SETPIPE_SZ on its output", fcntl(1, F_SETPIPE_SZ, 1 << 20))
+TRY(evict, "POSIX_FADV_DONTNEED", syscall(SYS_fadvise64, 0, 0, 0, 4))
+TRY(barrier, "global membarrier", syscall(SYS_membarrier, 2, 0, 0))
+PROBE(residency, "RWF_NOWAIT") {
+    struct iovec part = {zero, 1};
+    return preadv2(0, &part, 1, 0, RWF_NOWAIT);
+}

@@ -104,7 +104,6 @@ static void pipes(void) {
     static char block[65536];
     long total = 0;
     for (int ends[2]; pipe2(ends, O_NONBLOCK) == 0;) {
-        fcntl(ends[1], F_SETPIPE_SZ, 1 << 20);
         for (ssize_t n; (n = write(ends[1], block, sizeof block)) > 0;) total += n;
     }
     say("pipes", total);
