@@ -27,6 +27,7 @@ const RETRY_MS: u16 = 10;
 /// child is dead.
 pub(crate) fn run() -> Result<(), Failure> {
     cloister_sys::set_not_dumpable().map_err(at(Stage::Setup, "PR_SET_DUMPABLE"))?;
+    cloister_sys::default_signals().map_err(at(Stage::Setup, "restoring signals"))?;
     let socket = cloister_sys::Stdin::take().map_err(at(Stage::Setup, "taking standard input"))?;
     let Some(ToLauncher::Configure(configure)) = hear(&socket)? else {
         return Err(protocol("the first message was not the configuration"));

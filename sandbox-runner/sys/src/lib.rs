@@ -28,7 +28,7 @@ pub use prctl::{
 };
 pub use process::{Reaped, exit, reap, wait_for};
 pub use seccomp::install_filter;
-pub use signals::reset_signals;
+pub use signals::{default_signals, unblock_signals};
 
 /// Turns the C convention into a result.
 fn check(returned: libc::c_long) -> std::io::Result<libc::c_long> {

@@ -23,4 +23,4 @@ pub use process::{Exit, Process};
 pub use runner::Runner;
 pub use walls::Walls;
 
-pub use cloister_ipc::launch::{Configure, ExitStatus, Failure, Machine, Wall};
+pub use cloister_ipc::launch::{CgroupMode, Configure, ExitStatus, Failure, Machine, Wall};
