@@ -113,13 +113,22 @@ pub struct Refused {
 }
 
 /// Whether `address` may be dialled: it is global and not one of `own`, or one of `networks`
-/// contains it. An IPv6 address that carries an IPv4 one needs both to be permitted.
+/// contains it. One of `own` that is not loopback must be named by itself (`/32`, `/128`): a rule for
+/// the network around this host does not mean this host. An IPv6 address that carries an IPv4 one
+/// needs both to be permitted.
 ///
 /// # Errors
 /// [`Refused`] says which address and why.
 pub fn permit(address: IpAddr, own: &[IpAddr], networks: &[IpNet]) -> Result<(), Refused> {
-    let kind = if own.contains(&address) { Kind::Own } else { classify(address) };
-    if kind != Kind::Global && !networks.iter().any(|network| network.contains(&address)) {
+    let kind = match classify(address) {
+        Kind::Loopback => Kind::Loopback,
+        _ if own.contains(&address) => Kind::Own,
+        kind => kind,
+    };
+    let names = |network: &IpNet| {
+        network.contains(&address) && (kind != Kind::Own || network.prefix_len() == network.max_prefix_len())
+    };
+    if kind != Kind::Global && !networks.iter().any(names) {
         return Err(Refused { address, kind });
     }
     match embedded(address) {
@@ -314,6 +323,9 @@ mod tests {
         let own: [IpAddr; 1] = ["8.8.4.4".parse().unwrap()];
         assert_eq!(permit(own[0], &own, &[]).unwrap_err().kind, Kind::Own);
         assert!(permit(own[0], &own, &["8.8.4.4/32".parse().unwrap()]).is_ok());
+        assert!(permit(own[0], &own, &["8.8.4.0/24".parse().unwrap()]).is_err());
+        let loopback = "127.0.0.1".parse().unwrap();
+        assert!(permit(loopback, &[loopback], &["127.0.0.0/8".parse().unwrap()]).is_ok());
         let mapped = "::ffff:8.8.4.4".parse().unwrap();
         assert_eq!(permit(mapped, &own, &["::ffff:0:0/96".parse().unwrap()]).unwrap_err().kind, Kind::Own);
     }
