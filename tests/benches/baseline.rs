@@ -1,10 +1,11 @@
-//! The committed cost of a request: system calls by part of the hop, which do not depend on the machine's speed.
+//! The committed cost of a request: system calls by part of the hop, and instructions, which do not depend on the machine's speed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::context::Failure;
 use crate::cost;
+use crate::instructions::INSTRUCTIONS;
 use crate::report::Report;
 
 /// What a part may cost more than the baseline says: batching depends a little on timing.
@@ -12,9 +13,17 @@ const TOLERANCE: f64 = 1.10;
 /// And by this many calls a request, so that a part with hardly any is not judged by its noise.
 const SLACK: f64 = 0.1;
 
+/// System calls and instructions, by what of whom.
+fn costs(report: &Report) -> BTreeMap<String, f64> {
+    let of = |metric| {
+        report.medians(cost::GROUP, metric).into_iter().map(move |(k, v)| (format!("{metric}, {k}"), v))
+    };
+    of(cost::CALLS).chain(of(INSTRUCTIONS)).collect()
+}
+
 /// Writes the run's costs.
 pub(crate) fn write(report: &Report, path: &Path) -> Result<(), Failure> {
-    let mut costs = report.medians(cost::GROUP, cost::CALLS);
+    let mut costs = costs(report);
     costs.retain(|name, _| name.contains("cloister"));
     costs.values_mut().for_each(|calls| *calls = (*calls * 100.0).round() / 100.0);
     if costs.is_empty() {
@@ -28,12 +37,12 @@ pub(crate) fn write(report: &Report, path: &Path) -> Result<(), Failure> {
 pub(crate) fn check(report: &Report, path: &Path) -> Result<(), Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let baseline: BTreeMap<String, f64> = serde_json::from_str(&text)?;
-    let worse = worse(&baseline, &report.medians(cost::GROUP, cost::CALLS));
+    let worse = worse(&baseline, &costs(report));
     if worse.is_empty() {
         println!("no part costs more than {} says", path.display());
         return Ok(());
     }
-    Err(format!("system calls a request, against {}:\n{}", path.display(), worse.join("\n")).into())
+    Err(format!("cost of a request, against {}:\n{}", path.display(), worse.join("\n")).into())
 }
 
 fn worse(baseline: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) -> Vec<String> {

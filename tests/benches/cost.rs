@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::contestants::{self, Running, Target};
 use crate::context::{Context, Failure};
+use crate::instructions;
 use crate::load::{self, Cell};
 use crate::procfs;
 use crate::report::{Key, Report};
@@ -27,6 +28,7 @@ pub(crate) fn case(cell: Cell) -> String {
 
 /// Runs all rounds.
 pub(crate) fn run(context: &Context, report: &mut Report) -> Result<(), Failure> {
+    instructions::run(context, report);
     for round in 0..context.rounds() {
         eprintln!("round {}", round + 1);
         let (running, skipped) = contestants::start_all(context, contestants::WARM);

@@ -13,6 +13,7 @@ mod cost;
 mod density;
 mod egress;
 mod goals;
+mod instructions;
 mod isolation;
 mod load;
 mod machine;

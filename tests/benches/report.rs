@@ -56,6 +56,8 @@ pub(crate) struct Report {
     command: String,
     started_unix_s: u64,
     quick: bool,
+    /// Only some parts or contestants were asked for.
+    pub(crate) partial: bool,
     machine: Machine,
     versions: BTreeMap<String, String>,
     skipped: Vec<Skipped>,
@@ -71,6 +73,7 @@ impl Report {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             started_unix_s: now.map_or(0, |d| d.as_secs()),
             quick: context.options.quick,
+            partial: !(context.options.groups.is_empty() && context.options.only.is_empty()),
             machine: Machine::read(),
             versions: machine::versions(context),
             skipped: Vec::new(),

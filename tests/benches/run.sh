@@ -10,7 +10,7 @@ tests/benches/peers/install.sh "$target/bench/peers"
 
 echo "bench: building (release)"
 cargo build --release --locked -p cloister-supervisor -p cloister-sandbox-runner -p cloister-bench-servers
-cargo build --release --locked -p cloister-tests --bin cloister-bench
+cargo build --release --locked -p cloister-tests --bin cloister-bench --bin cloister-bench-hop
 # The same Workers linked statically: no loader at their start.
 RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --release --locked -p cloister-bench-servers --target "$host"
