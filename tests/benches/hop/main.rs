@@ -14,6 +14,8 @@ use cloister_ipc::control::{Control, Start};
 use cloister_ipc::limits::CONTROL_BYTES;
 use cloister_ipc::worker::{Context, FetchError, Target};
 use cloister_supervisor::body::Body;
+use cloister_supervisor::egress::{self, Budget};
+use cloister_supervisor::registry::WorkerId;
 use cloister_supervisor::worker::ipc::{Connection, flush};
 use cloister_supervisor::worker::{Answer, Caller};
 use futures_util::future::BoxFuture;
@@ -90,6 +92,18 @@ impl Caller for Nobody {
         _: Request<Body>,
     ) -> BoxFuture<'static, Result<Response<Body>, FetchError>> {
         Box::pin(async { Err(FetchError::NotFound) })
+    }
+
+    fn egress(&self) -> egress::Caller {
+        egress::Caller {
+            worker: WorkerId { namespace: Some("bench".into()), name: "hop".into() },
+            version: "1".into(),
+            ray: "0192f0c1a2b34c5d".into(),
+            depth: 1,
+            subrequests: Arc::new(Budget::new(Some(0))),
+            outbound: None,
+            on_behalf_of: None,
+        }
     }
 
     fn context(&self) -> Context {
