@@ -10,6 +10,9 @@ build:              ## the two programs of an installation, target/release/{cloi
 setup:              ## Debian packages and the system account that demo and tests use (says what it does)
 	scripts/setup.sh
 
+demo: setup         ## a platform on 127.0.0.1:8080, step by step; ONCE=1: check every answer, then end
+	scripts/demo.sh $(if $(ONCE),--once)
+
 test: setup         ## every test
 	scripts/test.sh
 

@@ -13,8 +13,8 @@ async fn ask(platform: &Platform, show: &Show, url: &str) -> Answer {
             "ran {:<22} {:<12} CPU {:>8.2} ms   wall {:>8.2} ms{}",
             ran.worker,
             ran.outcome,
-            f64::from(ran.cpu_us) / 1e3,
-            f64::from(ran.wall_us) / 1e3,
+            ms(ran.cpu_us),
+            ms(ran.wall_us),
             if ran.cold { "   (cold start)" } else { "" },
         ));
     }
@@ -24,18 +24,35 @@ async fn ask(platform: &Platform, show: &Show, url: &str) -> Answer {
     answer
 }
 
+/// Microseconds as milliseconds; precise enough to be read.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn ms(us: u64) -> f64 {
+    us as f64 / 1e3
+}
+
 /// All requests.
 pub(crate) async fn play(platform: &Platform, origin: &Origin, show: &mut Show) {
     let at = platform.address().port();
     let url = |host: &str, path: &str| format!("http://{host}.localhost:{at}{path}");
 
-    show.title("Routed by host name: *.localhost goes to the dispatch Worker, *.staging.localhost by a plain route");
+    show.title(
+        "Routed by host name: *.localhost goes to the dispatch Worker, *.staging.localhost by a plain route",
+    );
     let answer = ask(platform, show, &url("hello", "/a")).await;
-    show.check(answer.text() == "good day from hello, plan free, path /a\n", "production/hello answered, told its plan");
+    show.check(
+        answer.text() == "good day from hello, plan free, path /a\n",
+        "production/hello answered, told its plan",
+    );
     let answer = ask(platform, show, &url("hello.staging", "/a")).await;
-    show.check(answer.text().starts_with("howdy from hello"), "staging/hello answered: another version of the name");
+    show.check(
+        answer.text().starts_with("howdy from hello"),
+        "staging/hello answered: another version of the name",
+    );
     let answer = ask(platform, show, &url("www", "/")).await;
-    show.check(answer.text() == "a page from an unmodified nginx\n", "an nginx from Debian answered, as it is");
+    show.check(
+        answer.text() == "a page from an unmodified nginx\n",
+        "an nginx from Debian answered, as it is",
+    );
 
     show.title("A customer that does not exist");
     let answer = ask(platform, show, &url("nobody", "/")).await;
@@ -47,7 +64,10 @@ pub(crate) async fn play(platform: &Platform, origin: &Origin, show: &mut Show) 
     let answer = ask(platform, show, &url("greedy", "/spin")).await;
     show.check(answer.status == 503 && answer.code() == Some(1102), "503, code 1102: the process was killed");
     let answer = ask(platform, show, &url("greedy", "/")).await;
-    show.check(answer.text() == "request 1 of this process\n", "the next request is served by a fresh process");
+    show.check(
+        answer.text() == "request 1 of this process\n",
+        "the next request is served by a fresh process",
+    );
 
     show.title("Outgoing requests, judged by the policy of the namespace");
     let answer = ask(platform, show, &url("reader", &format!("/?{}", origin.url("/news/today")))).await;

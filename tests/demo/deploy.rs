@@ -37,7 +37,11 @@ pub(crate) async fn everything(platform: &Platform, show: &Show) {
     one("dispatch router", Upload::account("router", tenant("router")).binding(customers)).await;
     let greeting = |text: &str| json!({ "type": "plain_text", "name": "GREETING", "text": text });
     one("staging/hello", Upload::user("staging", "hello", tenant("hello")).binding(greeting("howdy"))).await;
-    one("production/hello", Upload::user("production", "hello", tenant("hello")).binding(greeting("good day"))).await;
+    one(
+        "production/hello",
+        Upload::user("production", "hello", tenant("hello")).binding(greeting("good day")),
+    )
+    .await;
     for name in ["greedy", "reader", "intruder"] {
         one(&format!("production/{name}"), Upload::user("production", name, tenant(name))).await;
     }

@@ -1,6 +1,11 @@
 //! `make demo`: a platform on 127.0.0.1:8080 from nothing, step by step, each answer checked.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a demo that can't go on says so and ends")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a demo that can't go on says so and ends"
+)]
 
 mod act;
 mod deploy;
@@ -23,7 +28,9 @@ async fn main() -> ExitCode {
     let port = match Port::take(PORT) {
         Ok(port) => port,
         Err(error) => {
-            eprintln!("demo: 127.0.0.1:{PORT} can't be used ({error}): stop what listens there, then try again");
+            eprintln!(
+                "demo: 127.0.0.1:{PORT} can't be used ({error}): stop what listens there, then try again"
+            );
             return ExitCode::FAILURE;
         }
     };
@@ -35,7 +42,8 @@ async fn main() -> ExitCode {
         .route("host = \"*.staging.localhost\"\nworker = \"{1}\"\nnamespace = \"staging\"")
         .route("host = \"*.localhost\"\ndispatch = \"router\"");
     let mut platform = Platform::prepare_on(config, port);
-    std::fs::write(platform.policy_folder().join("production.toml"), policy(&origin)).expect("writing a policy");
+    std::fs::write(platform.policy_folder().join("production.toml"), policy(&origin))
+        .expect("writing a policy");
     platform.run().await;
 
     deploy::everything(&platform, &show).await;
@@ -77,7 +85,9 @@ async fn stay(platform: &Platform, show: &Show) {
     println!("  export CLOISTER_SOCKET={}", platform.admin_socket().display());
     println!("  {} deploy --namespace production mine ./your-binary", tool.display());
     println!("  curl http://mine.localhost:{PORT}/");
-    println!("\n  Any static or dynamic Linux program that serves HTTP on $PORT will do; docs/WORKER-CONTRACT.md.");
+    println!(
+        "\n  Any static or dynamic Linux program that serves HTTP on $PORT will do; docs/WORKER-CONTRACT.md."
+    );
     println!("  Ctrl-C ends it, and leaves nothing running.");
     tokio::signal::ctrl_c().await.expect("waiting for Ctrl-C");
     println!();

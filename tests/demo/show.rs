@@ -11,7 +11,10 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn new() -> Self {
-        Self { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(), wrong: Vec::new() }
+        Self {
+            colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            wrong: Vec::new(),
+        }
     }
 
     fn paint(&self, code: &str, text: impl Display) -> String {

@@ -1,5 +1,6 @@
 //! Looks at the machine for what a platform may have left behind.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Processes whose real uid is in `[base, base + count)`: pid and name.
@@ -39,6 +40,23 @@ pub(crate) fn descendants(root: i32) -> Vec<i32> {
         next += 1;
     }
     found.remove(0);
+    found
+}
+
+/// cgroup folders of a launcher, in any hierarchy: `cloister.PID.START`.
+pub(crate) fn cgroups(launcher: i32) -> Vec<PathBuf> {
+    fn walk(folder: &Path, depth: u8, prefix: &str, found: &mut Vec<PathBuf>) {
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                found.push(entry.path());
+            } else if depth > 0 {
+                walk(&entry.path(), depth - 1, prefix, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new("/sys/fs/cgroup"), 5, &format!("cloister.{launcher}."), &mut found);
     found
 }
 

@@ -14,6 +14,7 @@ mod origin;
 mod platform;
 mod ports;
 mod programs;
+mod ran;
 mod upload;
 
 pub use answer::Answer;
@@ -24,4 +25,5 @@ pub use origin::{Origin, Seen};
 pub use platform::Platform;
 pub use ports::Port;
 pub use programs::{Tenant, compile_c, program, tenant};
+pub use ran::Ran;
 pub use upload::Upload;

@@ -259,7 +259,11 @@ impl Platform {
         let pid = self.pid();
         let family = leftovers::descendants(pid);
         kill(Pid::from_raw(pid), signal).expect("signalling the supervisor");
-        self.wait(PATIENCE, signal.as_str(), &family)
+        let status = self.wait(PATIENCE, signal.as_str(), &family);
+        let launcher = *family.first().expect("the supervisor has a child");
+        let folders = leftovers::until_none(Duration::from_secs(10), || leftovers::cgroups(launcher));
+        assert!(folders.is_empty(), "cgroup folders outlive the launcher: {folders:?}\n{}", self.log());
+        status
     }
 
     /// Waits for the supervisor's end, then for the end of all its processes.
