@@ -422,7 +422,7 @@ pub struct Enforced {
     pub namespaces: Vec<String>,
     /// Landlock; `None` when waived.
     pub landlock: Option<LandlockEnforced>,
-    /// Instructions of each seccomp program.
+    /// Instructions of each seccomp program: the one inherited from the launcher, the first, the last.
     pub seccomp: Vec<u32>,
     /// Capabilities left in any set, as a mask; 0.
     pub capabilities: u64,

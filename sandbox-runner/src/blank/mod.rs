@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{Ipv4Addr, SocketAddrV4, bind, listen};
 
 use crate::failure::{at, wall};
+use crate::launcher::LAUNCHER_FILTER;
 use crate::walls::{Arguments, Given, INSIDE_ID, Raising, START_FD, Sockets, Writable, stage, tcp};
 
 /// What the launcher prepared for a child.
@@ -88,8 +89,10 @@ fn live(
     let Prepared { start, cgroup, spec, waived } = prepared;
     cloister_sys::disown(&child, start); // closed with the launcher's; START_FD is the copy
     let Some((ToBlank::Enter, _)) = hear(socket)? else { return Ok(None) };
-    let (walls, app) =
-        Raising::new(child, waived).enter_cgroup(cgroup)?.enter_namespaces()?.enter_root(spec)?;
+    let (walls, app) = Raising::new(child, waived, LAUNCHER_FILTER)
+        .enter_cgroup(cgroup)?
+        .enter_namespaces()?
+        .enter_root(spec)?;
     let (walls, sockets) = walls.make_network(spec.network)?;
     let walls = walls.limit_resources(spec)?.drop_privileges(spec)?.filter(&spec.base)?;
     say_ready(socket, sockets)?;

@@ -17,7 +17,11 @@ pub(super) fn detect(proc: BorrowedFd<'_>) -> Result<Cgroups, Failure> {
     if let Some(path) = host.v2() {
         let has = std::fs::read_to_string(format!("{path}/cgroup.controllers")).unwrap_or_default();
         if NEEDED.iter().all(|needed| has.split_whitespace().any(|name| name == *needed)) {
-            return V2::prepare(proc, &path).map(Cgroups::V2);
+            // Started from a shell, its cgroup is shared: then a folder at the top.
+            let prepared = V2::prepare(proc, &path);
+            let top = host.v2_top().filter(|top| *top != path && prepared.is_err());
+            let prepared = top.and_then(|top| V2::prepare(proc, &top).ok()).map_or(prepared, Ok);
+            return prepared.map(Cgroups::V2);
         }
     }
     let mut folders: Vec<String> = Vec::new();
@@ -46,6 +50,11 @@ impl Host {
     fn v2(&self) -> Option<String> {
         let own = self.own.lines().find_map(|line| line.strip_prefix("0::"))?;
         self.mounted(own, |kind, _| kind == "cgroup2")
+    }
+
+    /// The top folder of v2 that is mounted.
+    fn v2_top(&self) -> Option<String> {
+        self.mounted("", |kind, _| kind == "cgroup2")
     }
 
     /// The launcher's own folder in the v1 hierarchy of `controller`.
@@ -96,6 +105,7 @@ mod tests {
         assert_eq!(hybrid().v1("memory").as_deref(), Some("/sys/fs/cgroup/memory/a/b"));
         assert_eq!(hybrid().v1("cpu").as_deref(), Some("/sys/fs/cgroup/cpu"));
         assert_eq!(hybrid().v2().as_deref(), Some("/sys/fs/cgroup/unified/x"));
+        assert_eq!(hybrid().v2_top().as_deref(), Some("/sys/fs/cgroup/unified"));
         assert_eq!(hybrid().v1("pids"), None);
     }
 

@@ -11,8 +11,8 @@ use crate::failure::wall;
 /// Length of a `cpu.max` period, microseconds.
 const PERIOD_US: u64 = 100_000;
 
-/// Where processes of the launcher's own cgroup go, since one with processes can't give controllers
-/// to folders below it (unless it is the root).
+/// Where the supervisor and the launcher go when they are alone in their own cgroup, since one with
+/// processes can't give controllers to folders below it (unless it is the root).
 const LEAF: &str = "cloister-main";
 
 /// The launcher's folder.
@@ -99,12 +99,17 @@ fn enable(folder: &OwnedFd) -> io::Result<()> {
     files::write(folder, "cgroup.subtree_control", &wanted)
 }
 
-/// Enables the controllers for folders below `folder`; its processes (the service's own: supervisor
-/// and launcher) move into a leaf when the kernel asks for that.
+/// Enables the controllers for folders below `folder`. When the kernel wants it empty for that, the
+/// supervisor and the launcher move into a leaf; a cgroup with others in it (a login session) is not
+/// ours to rearrange, and stays busy.
 fn give_controllers(folder: &OwnedFd) -> io::Result<()> {
     match enable(folder) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {}
         other => return other,
+    }
+    let ours = [std::process::id(), std::os::unix::process::parent_id()].map(|pid| pid.to_string());
+    if files::read(folder, "cgroup.procs")?.lines().any(|pid| !ours.iter().any(|our| our == pid)) {
+        return Err(io::Error::from_raw_os_error(nix::libc::EBUSY));
     }
     match files::make(folder, LEAF) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EEXIST) => {}

@@ -9,6 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Uid, chdir};
 use rustix::fs::{Mode, OFlags};
 
+use super::filter;
 use super::template::Templates;
 use crate::cgroup::Cgroups;
 use crate::failure::{at, failure};
@@ -55,6 +56,8 @@ impl Host {
             let templates = Templates::build(proc.as_fd())?;
             chdir("/").map_err(|error| setup("chdir")(error.into()))?;
             reduce().map_err(setup("giving up capabilities"))?;
+            let filter = filter::program();
+            cloister_sys::install_filter(&filter).map_err(setup("installing the launcher's own filter"))?;
             Ok((network, templates))
         })();
         match prepared {

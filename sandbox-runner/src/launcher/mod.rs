@@ -1,6 +1,7 @@
 //! The launcher's loop.
 
 mod blanks;
+mod filter;
 mod machine;
 mod make;
 mod namespace;
@@ -18,6 +19,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::failure::at;
 use blanks::Blanks;
+pub(crate) use filter::INSTRUCTIONS as LAUNCHER_FILTER;
 use machine::Host;
 
 /// How long to wait before a cgroup folder that was busy is tried again, milliseconds.

@@ -81,9 +81,10 @@ pub(crate) struct Raising<Stage> {
 }
 
 impl Raising<stage::Cloned> {
-    /// Starts the chain; `waived` are the operator's.
-    pub(crate) fn new(child: FreshChild, waived: &[Wall]) -> Self {
-        let enforced = Enforced { waived: waived.to_vec(), ..Enforced::default() };
+    /// Starts the chain; `waived` are the operator's, `inherited` the instructions of the launcher's
+    /// own filter.
+    pub(crate) fn new(child: FreshChild, waived: &[Wall], inherited: u32) -> Self {
+        let enforced = Enforced { waived: waived.to_vec(), seccomp: vec![inherited], ..Enforced::default() };
         Self { child, enforced, stage: PhantomData }
     }
 }

@@ -1,5 +1,8 @@
 //! Starts a small C program behind every wall and asks it what it can do. Needs root and gcc.
 
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something is wrong")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::OwnedFd;
