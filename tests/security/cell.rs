@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -185,10 +186,14 @@ fn stored(name: &'static str) -> PathBuf {
     });
     let path = folder.path().join(name);
     if !path.exists() {
-        let fresh = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
-        std::fs::copy(compile_c(&format!("hostile/{name}.c")).path, fresh.path()).unwrap();
-        std::fs::set_permissions(fresh.path(), Permissions::from_mode(0o111)).unwrap();
-        fresh.persist(&path).unwrap();
+        // Copied by a process of its own: a descriptor open for writing here could be inherited by
+        // what another test starts, and the file then not be executed.
+        let fresh = path.with_extension(format!("{:?}", std::thread::current().id()));
+        let mut copy = Command::new("install");
+        let copied =
+            copy.args(["-m", "0111"]).arg(compile_c(&format!("hostile/{name}.c")).path).arg(&fresh).status();
+        assert!(copied.unwrap().success(), "{copy:?}");
+        std::fs::rename(&fresh, &path).unwrap();
     }
     path
 }

@@ -66,6 +66,8 @@ fn fail(start: BorrowedFd<'_>, failure: Failure) -> ! {
 fn settle(child: &FreshChild, prepared: &Prepared<'_>) -> Result<BorrowedFd<'static>, Failure> {
     cloister_sys::set_parent_death_kill().map_err(at(Stage::Setup, "prctl(PR_SET_PDEATHSIG)"))?;
     cloister_sys::unblock_signals(child).map_err(at(Stage::Setup, "unblocking signals"))?;
+    // The launcher's process group reaches across pid namespaces: kill(0, …) must not.
+    rustix::process::setsid().map_err(at(Stage::Setup, "setsid"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let start = cloister_sys::place(child, prepared.start.as_fd(), START_FD, true)
         .map_err(wall(Wall::Descriptors, "placing the start socket"))?;

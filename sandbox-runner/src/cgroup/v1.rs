@@ -12,6 +12,9 @@ use crate::failure::wall;
 /// Length of `cpu.cfs_period_us`.
 const PERIOD_US: u64 = 100_000;
 
+/// Least memory for TCP buffers, bytes.
+const TCP_LEAST: u64 = 4 << 20;
+
 /// The launcher's folder in one hierarchy.
 #[derive(Debug)]
 struct Hierarchy {
@@ -21,6 +24,7 @@ struct Hierarchy {
     cpu: bool,
     memory: bool,
     swap: bool,
+    tcp: bool,
     pids: bool,
 }
 
@@ -42,7 +46,8 @@ impl V1 {
             let has = |file: &str| rustix::fs::statat(&own, file, rustix::fs::AtFlags::empty()).is_ok();
             let (cpu, memory) = (has("cpu.cfs_quota_us"), has("memory.limit_in_bytes"));
             let (swap, pids) = (has("memory.memsw.limit_in_bytes"), has("pids.max"));
-            Ok(Hierarchy { parent, own, path: format!("{path}/{name}"), cpu, memory, swap, pids })
+            let tcp = has("memory.kmem.tcp.limit_in_bytes");
+            Ok(Hierarchy { parent, own, path: format!("{path}/{name}"), cpu, memory, swap, tcp, pids })
         };
         let mut v1 = Self { name: name.clone(), hierarchies: Vec::new() };
         for path in folders {
@@ -113,6 +118,11 @@ impl Hierarchy {
             set("memory.limit_in_bytes", spec.memory_bytes.to_string())?;
             if self.swap {
                 set("memory.memsw.limit_in_bytes", spec.memory_bytes.to_string())?;
+            }
+            if self.tcp {
+                // v1 counts TCP buffers apart, and only when limited: gigabytes otherwise.
+                let buffers = (spec.memory_bytes / 4).max(TCP_LEAST);
+                set("memory.kmem.tcp.limit_in_bytes", buffers.to_string())?;
             }
         }
         if self.pids {

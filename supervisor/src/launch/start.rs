@@ -36,6 +36,8 @@ impl Launcher {
         let blank = self.take_blank(&plan).await?;
         let killer = Killer { blank: blank.id, commands: self.commands.clone(), exit: blank.exit.clone() };
         let ends = Ends::new(plan.start.control)?;
+        // Asked for while it surely lives: a binary may be over before we hear of its exec.
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(blank.pid));
         let enforced = run(blank.start, &plan, &ends, blank.exit).await?;
         let net = plan.spec.network.map(|_| Net {
             blank: blank.id,
@@ -43,7 +45,6 @@ impl Launcher {
             listener: Arc::new(std::sync::Mutex::new(blank.listener)),
             commands: self.commands.clone(),
         });
-        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(blank.pid));
         let clock = clock.map_err(|error| StartError::io("the process's CPU clock")(error.into()))?;
         let walls = Walls {
             pid: blank.pid,

@@ -123,8 +123,10 @@ TRY(protect_x, "mprotect executable", mprotect((void *)map(PROT_READ | PROT_WRIT
 TRY(protect_key_x, "pkey_mprotect executable", syscall(SYS_pkey_mprotect, map(PROT_READ | PROT_WRITE), 4096, PROT_READ | PROT_EXEC, -1))
 TRY(stack_x, "executable stack", mprotect((void *)((unsigned long)__builtin_frame_address(0) & ~4095ul), 4096, PROT_READ | PROT_WRITE | PROT_EXEC))
 TRY(code_w, "writable code", mprotect((void *)((unsigned long)main & ~4095ul), 4096, PROT_READ | PROT_WRITE | PROT_EXEC))
+// A page of code that nothing else needs.
+__asm__(".text\n.balign 4096\nspare_code: ret\n.balign 4096\n");
+extern char spare_code[];
 PROBE(code_w_then_x, "code made writable, then executable again") {
-    void *page = (void *)((unsigned long)refused & ~4095ul);
-    if (mprotect(page, 4096, PROT_READ | PROT_WRITE) < 0) return -1;
-    return mprotect(page, 4096, PROT_READ | PROT_EXEC);
+    if (mprotect(spare_code, 4096, PROT_READ | PROT_WRITE) < 0) return -1;
+    return mprotect(spare_code, 4096, PROT_READ | PROT_EXEC);
 }
