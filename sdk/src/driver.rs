@@ -72,7 +72,8 @@ impl<H: Handler> Driver<H> {
         self.link.enter(cx.waker());
         loop {
             self.run_tasks(cx);
-            let read = if self.link.has_room() { self.poll_read(cx)? } else { Poll::Pending };
+            let has_room = self.link.has_room();
+            let read = if has_room { self.poll_read(cx)? } else { Poll::Pending };
             match read {
                 Poll::Ready(Read::Messages) => continue,
                 Poll::Ready(Read::End) => return Poll::Ready(Ok(self.draining)),
@@ -86,7 +87,8 @@ impl<H: Handler> Driver<H> {
                 }
                 Poll::Pending => false,
             };
-            if !self.link.leave() {
+            // What was not read for want of room is not told of again.
+            if (flushed && !has_room) || !self.link.leave() {
                 continue;
             }
             if flushed && self.draining && self.tasks.is_empty() && self.link.open_requests() == 0 {
