@@ -8,11 +8,16 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::limits::LAUNCH_BYTES;
 
-/// The hard ceiling of bincode's own accounting; callers pass tighter caps to [`decode`].
+/// What bincode may account for in one message, in bytes. It allocates what the length prefix of a
+/// text claims as long as that fits: so a decoder is given a small multiple of the bytes there are,
+/// in steps because the limit is part of its type. For a list serde reserves at most 1 MiB.
 const CEILING: usize = 4 * LAUNCH_BYTES;
 
-const CONFIG: Configuration<LittleEndian, Fixint, Limit<CEILING>> =
-    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<CEILING>();
+type Config<const LIMIT: usize> = Configuration<LittleEndian, Fixint, Limit<LIMIT>>;
+
+const fn config<const LIMIT: usize>() -> Config<LIMIT> {
+    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<LIMIT>()
+}
 
 /// Why bytes are not a message.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +44,7 @@ pub enum CodecError {
 /// Appends the encoding of `message` to `out`; on error, or past `limit` bytes, `out` is unchanged.
 pub fn encode_into<M: Serialize>(message: &M, out: &mut Vec<u8>, limit: usize) -> Result<usize, CodecError> {
     let start = out.len();
-    let result = bincode::serde::encode_into_std_write(message, out, CONFIG);
+    let result = bincode::serde::encode_into_std_write(message, out, config::<CEILING>());
     let length = out.len() - start;
     match result {
         Ok(_) if length <= limit => Ok(length),
@@ -66,7 +71,12 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<M, Code
     if bytes.len() > limit {
         return Err(CodecError::TooLong { length: bytes.len(), limit });
     }
-    let (message, used) = bincode::serde::decode_from_slice(bytes, CONFIG)?;
+    let decoded = match bytes.len() {
+        0..=1024 => bincode::serde::decode_from_slice(bytes, config::<4096>()),
+        1025..=16_384 => bincode::serde::decode_from_slice(bytes, config::<65_536>()),
+        _ => bincode::serde::decode_from_slice(bytes, config::<CEILING>()),
+    };
+    let (message, used) = decoded?;
     match bytes.len() - used {
         0 => Ok(message),
         rest => Err(CodecError::Trailing(rest)),

@@ -19,6 +19,7 @@ pub type ConnectionId = u32;
 
 /// One record on the control socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum Control {
     /// First record, no descriptor.
     Start(Start),
@@ -39,6 +40,7 @@ pub enum Control {
 
 /// What a Worker is told at start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct Start {
     /// [`PROTOCOL`](crate::PROTOCOL) of the supervisor.
     pub protocol: u16,
@@ -54,6 +56,7 @@ pub struct Start {
 
 /// A binding as the Worker sees it: data, or a name it may use in a fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum EnvBinding {
     /// `plain_text`.
     Text(String),

@@ -55,8 +55,11 @@ pub struct FrameReader {
     buffer: BytesMut,
 }
 
-/// What one read may bring, in bytes.
+/// Room that is made for reads, in bytes.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Room that is enough for a read, in bytes: more is made only when there is less.
+const ROOM_BYTES: usize = 16 * 1024;
 
 impl FrameReader {
     /// An empty reader.
@@ -64,9 +67,11 @@ impl FrameReader {
         Self::default()
     }
 
-    /// The buffer to read more bytes into; it has room for at least one frame prefix.
+    /// The buffer to read more bytes into; it has room for at least 16 KiB.
     pub fn space(&mut self) -> &mut BytesMut {
-        self.buffer.reserve(READ_BYTES);
+        if self.buffer.capacity() - self.buffer.len() < ROOM_BYTES {
+            self.buffer.reserve(READ_BYTES);
+        }
         &mut self.buffer
     }
 

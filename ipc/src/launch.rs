@@ -38,6 +38,7 @@ pub const SOCKETS: u8 = 30;
 
 /// A wall, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 #[serde(rename_all = "kebab-case")]
 pub enum Wall {
     /// User, pid, mount, net, ipc, uts and cgroup namespaces.
@@ -135,6 +136,7 @@ impl fmt::Display for Wall {
 
 /// Where a start failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// A message made no sense.
@@ -166,6 +168,7 @@ impl fmt::Display for Stage {
 
 /// A step that failed: where, the kernel's error, and what was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 #[error("{stage}: {what}: {}", std::io::Error::from_raw_os_error(*errno))]
 pub struct Failure {
     /// Where.
@@ -207,6 +210,7 @@ impl Failure {
 
 /// Supervisor → launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum ToLauncher {
     /// Once, first.
     Configure(Configure),
@@ -233,6 +237,7 @@ pub enum ToLauncher {
 
 /// What the launcher is told once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct Configure {
     /// First host uid for Workers.
     pub uid_base: u32,
@@ -244,6 +249,7 @@ pub struct Configure {
 
 /// How a blank is made. Everything here is the same for many Workers, so blanks can be made ahead.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct Spec {
     /// The loader and the library folders are there.
     pub libraries: bool,
@@ -262,11 +268,13 @@ pub struct Spec {
     /// It may have child processes.
     pub processes: bool,
     /// The first seccomp program (raw `sock_filter`s), installed in the blank.
+    #[serde(with = "serde_bytes")]
     pub base: Vec<u8>,
 }
 
 /// Sockets that come with a blank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct NetworkSpec {
     /// How many sockets for connections, at most [`SOCKETS`].
     pub sockets: u8,
@@ -274,6 +282,7 @@ pub struct NetworkSpec {
 
 /// cgroup limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct CgroupSpec {
     /// `memory.max`, bytes.
     pub memory_bytes: u64,
@@ -287,6 +296,7 @@ pub struct CgroupSpec {
 
 /// Launcher → supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum FromLauncher {
     /// Configured; blanks can be made.
     Ready(Machine),
@@ -326,6 +336,7 @@ pub enum FromLauncher {
 
 /// What the launcher found on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct Machine {
     /// Landlock ABI; 0 when there is none.
     pub landlock_abi: i32,
@@ -337,6 +348,7 @@ pub struct Machine {
 
 /// Which cgroups are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 #[serde(rename_all = "lowercase")]
 pub enum CgroupMode {
     /// One hierarchy with every controller.
@@ -349,6 +361,7 @@ pub enum CgroupMode {
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct Exited {
     /// Its number.
     pub blank: BlankId,
@@ -364,6 +377,7 @@ pub struct Exited {
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum ExitStatus {
     /// By itself, with this code.
     Code(i32),
@@ -373,6 +387,7 @@ pub enum ExitStatus {
 
 /// To a blank, on its start socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum ToBlank {
     /// By the launcher: ids are mapped, raise the walls.
     Enter,
@@ -383,6 +398,7 @@ pub enum ToBlank {
 
 /// What a blank becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct Start {
     /// Arguments, the first being the name. No NUL bytes.
     pub argv: Vec<String>,
@@ -401,11 +417,13 @@ pub struct Start {
     /// An archive is to be unpacked to `/app`, and `/app` is the working directory.
     pub files: bool,
     /// The second seccomp program, installed last before exec.
+    #[serde(with = "serde_bytes")]
     pub last: Vec<u8>,
 }
 
 /// From a blank, on its start socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum FromBlank {
     /// Waits for [`ToBlank::Start`]. With a network: the proxy's listening socket, then the sockets.
     Ready,
@@ -417,6 +435,7 @@ pub enum FromBlank {
 
 /// What was really enforced, as the blank saw it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct Enforced {
     /// Namespaces of its own.
     pub namespaces: Vec<String>,
@@ -442,6 +461,7 @@ pub struct Enforced {
 
 /// What landlock enforces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct LandlockEnforced {
     /// The running kernel's ABI.
     pub abi: i32,
@@ -457,6 +477,7 @@ pub struct LandlockEnforced {
 
 /// One mitigation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct Mitigation {
     /// Its name.
     pub name: String,
@@ -466,6 +487,7 @@ pub struct Mitigation {
 
 /// How a mitigation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 #[serde(rename_all = "kebab-case")]
 pub enum MitigationState {
     /// On.

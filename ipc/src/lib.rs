@@ -21,6 +21,9 @@ pub mod launch;
 pub mod limits;
 pub mod worker;
 
+#[cfg(test)]
+mod properties;
+
 /// Version of the supervisor ↔ Worker protocol; a Worker that greets with another is refused.
 pub const PROTOCOL: u16 = 1;
 

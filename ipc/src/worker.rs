@@ -41,26 +41,31 @@ pub type FetchId = u64;
 
 /// Head of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct RequestHead {
     /// Method token, as on the wire.
     pub method: String,
     /// Absolute URI (`http://host/path?query`): what the client asked, or what a fetch asks for.
     pub uri: String,
     /// Header block, see [`head`](crate::head).
+    #[serde(with = "serde_bytes")]
     pub headers: Vec<u8>,
 }
 
 /// Head of a response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct ResponseHead {
     /// Status code, 100 to 999; 101 only with a tunnel.
     pub status: u16,
     /// Header block, see [`head`](crate::head).
+    #[serde(with = "serde_bytes")]
     pub headers: Vec<u8>,
 }
 
 /// A body on its way to the Worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum HostBody {
     /// There is none.
     Empty,
@@ -77,6 +82,7 @@ pub enum HostBody {
 
 /// A body on its way from the Worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum WorkerBody {
     /// There is none.
     Empty,
@@ -95,6 +101,7 @@ pub enum WorkerBody {
 
 /// Which body of a connection is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum BodyRef {
     /// Body of a request to the Worker.
     Request(RequestId),
@@ -112,12 +119,14 @@ pub enum BodyRef {
 
 /// How a streamed body ended, said by its writer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum BodyEnd {
     /// All of it was written.
     Complete {
         /// Bytes written; must equal what the reader saw.
         bytes: u64,
         /// Trailer fields as a header block; empty when there are none.
+        #[serde(with = "serde_bytes")]
         trailers: Vec<u8>,
     },
     /// Cut short: the reader must not take what it saw for the whole.
@@ -126,6 +135,7 @@ pub enum BodyEnd {
 
 /// What a dispatch Worker asks of the user Worker's invocation; absent fields don't limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct DispatchOptions {
     /// CPU time, milliseconds.
     pub cpu_ms: Option<u32>,
@@ -141,6 +151,7 @@ pub struct DispatchOptions {
 
 /// Where a fetch goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum Target {
     /// Out, through the egress filter.
     Egress,
@@ -162,6 +173,7 @@ pub enum Target {
 
 /// What the supervisor tells about a request besides HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct Context {
     /// The supervisor's id of the whole request, for logs.
     pub ray: String,
@@ -175,6 +187,7 @@ pub struct Context {
 
 /// For whom an outbound Worker is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct OutboundContext {
     /// Namespace of the user Worker that fetches.
     pub namespace: String,
@@ -186,6 +199,7 @@ pub struct OutboundContext {
 
 /// Why a fetch got no response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum FetchError {
     /// No such user Worker.
     NotFound,
@@ -208,6 +222,7 @@ pub enum FetchError {
 
 /// Supervisor → Worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum ToWorker {
     /// A request to answer.
     Request {
@@ -256,6 +271,7 @@ pub enum ToWorker {
 
 /// Worker → supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub enum FromWorker {
     /// First message on every connection.
     Hello {
