@@ -31,7 +31,7 @@ pub(super) struct Loaded {
 
 /// The policies in force.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     root: Option<PathBuf>,
     current: ArcSwap<Index>,
     /// What was read, by path below the root; also the lock of reloading.
@@ -44,7 +44,7 @@ pub(super) struct Folder {
 /// What a lookup needs.
 #[derive(Debug, Default)]
 struct Index {
-    default: Option<Arc<Loaded>>,
+    default: Option<Found>,
     account: Scope,
     namespaces: HashMap<String, Scope>,
     status: Vec<PolicyStatus>,
@@ -52,8 +52,25 @@ struct Index {
 
 #[derive(Debug, Default)]
 struct Scope {
-    whole: Option<Arc<Loaded>>,
-    workers: HashMap<String, Arc<Loaded>>,
+    whole: Option<Found>,
+    workers: HashMap<String, Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    file: PathBuf,
+    loaded: Arc<Loaded>,
+}
+
+impl Index {
+    fn find(&self, worker: &WorkerId) -> Option<&Found> {
+        let scope = match &worker.namespace {
+            None => Some(&self.account),
+            Some(namespace) => self.namespaces.get(&**namespace),
+        };
+        let own = scope.and_then(|scope| scope.workers.get(&*worker.name).or(scope.whole.as_ref()));
+        own.or(self.default.as_ref())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -101,7 +118,7 @@ impl Folder {
     ///
     /// # Errors
     /// When the folder itself cannot be read.
-    pub(super) fn open(root: Option<PathBuf>) -> std::io::Result<Self> {
+    pub(crate) fn open(root: Option<PathBuf>) -> std::io::Result<Self> {
         let folder = Self {
             root,
             current: ArcSwap::from_pointee(Index::default()),
@@ -120,17 +137,16 @@ impl Folder {
 
     /// The policy that judges `worker`.
     pub(super) fn judge_of(&self, worker: &WorkerId) -> Arc<Loaded> {
-        let index = self.current.load();
-        let scope = match &worker.namespace {
-            None => Some(&index.account),
-            Some(namespace) => index.namespaces.get(&**namespace),
-        };
-        let own = scope.and_then(|scope| scope.workers.get(&*worker.name).or(scope.whole.as_ref()));
-        own.or(index.default.as_ref()).unwrap_or(&self.closed).clone()
+        self.current.load().find(worker).map_or(&self.closed, |found| &found.loaded).clone()
+    }
+
+    /// The file (below the folder) that judges `worker`; `None` when there is none.
+    pub(crate) fn file_of(&self, worker: &WorkerId) -> Option<PathBuf> {
+        self.current.load().find(worker).map(|found| found.file.clone())
     }
 
     /// The files and their state.
-    pub(super) fn status(&self) -> Vec<PolicyStatus> {
+    pub(crate) fn status(&self) -> Vec<PolicyStatus> {
         self.current.load().status.clone()
     }
 
@@ -297,7 +313,7 @@ fn index(files: &BTreeMap<PathBuf, File>) -> Index {
             .components()
             .map(|part| part.as_os_str().to_str().map(str::to_owned))
             .collect();
-        let loaded = Arc::clone(&file.loaded);
+        let loaded = Found { file: path.clone(), loaded: Arc::clone(&file.loaded) };
         match names.as_deref() {
             Some([name]) if name == DEFAULT => index.default = Some(loaded),
             Some([name]) if name == ACCOUNT => index.account.whole = Some(loaded),

@@ -34,8 +34,10 @@ pub use caller::{
 pub use config::{Addresses, EgressConfig, HostName, Millis, Nameserver};
 pub use dial::CertificateError;
 pub use error::EgressError;
+pub(crate) use folder::Folder;
 pub use folder::PolicyStatus;
 pub use journal::Decision;
+pub(crate) use own::OwnAddresses;
 pub use resolve::Resolve;
 
 /// The filter; one for the whole supervisor, shared by all its runtimes.

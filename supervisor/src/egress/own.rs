@@ -9,7 +9,7 @@ const FRESH: Duration = Duration::from_secs(5);
 
 /// The addresses of this host: the configured ones and those of the interfaces.
 #[derive(Debug)]
-pub(super) struct OwnAddresses {
+pub(crate) struct OwnAddresses {
     configured: Vec<IpAddr>,
     seen: Mutex<(Instant, Arc<[IpAddr]>)>,
 }
@@ -17,13 +17,13 @@ pub(super) struct OwnAddresses {
 impl OwnAddresses {
     /// # Errors
     /// When the interfaces can't be listed.
-    pub(super) fn new(configured: Vec<IpAddr>) -> std::io::Result<Self> {
+    pub(crate) fn new(configured: Vec<IpAddr>) -> std::io::Result<Self> {
         let seen = look(&configured)?;
         Ok(Self { configured, seen: Mutex::new((Instant::now(), seen)) })
     }
 
     /// The addresses; interfaces that came less than five seconds ago may be missing.
-    pub(super) fn list(&self) -> Arc<[IpAddr]> {
+    pub(crate) fn list(&self) -> Arc<[IpAddr]> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.0.elapsed() >= FRESH {
             match look(&self.configured) {

@@ -1,0 +1,3 @@
+//! The command line, a module for each subcommand.
+
+pub mod policy;
