@@ -28,21 +28,22 @@ pub(super) struct Blanks {
     next: u32,
     /// One past the last uid.
     end: u32,
-    own_uid: bool,
+    /// The uid of all, when they have none of their own.
+    shared: Option<u32>,
     last_blank: BlankId,
     /// Folders that were busy when they were to be removed.
     busy: Vec<BlankId>,
 }
 
 impl Blanks {
-    pub(super) fn new(configure: &Configure) -> Self {
+    pub(super) fn new(configure: &Configure, shared: Option<u32>) -> Self {
         Self {
             children: HashMap::new(),
             pids: HashMap::new(),
             free: Vec::new(),
             next: configure.uid_base,
             end: configure.uid_base.saturating_add(configure.uid_count),
-            own_uid: !configure.waived.contains(&Wall::OwnUid),
+            shared,
             last_blank: 0,
             busy: Vec::new(),
         }
@@ -61,8 +62,8 @@ impl Blanks {
     /// A host uid that no living child has. The oldest free one is not preferred: what the kernel
     /// counts for a uid ends with its processes.
     pub(super) fn uid(&mut self) -> Result<u32, Failure> {
-        if !self.own_uid {
-            return Ok(self.next);
+        if let Some(shared) = self.shared {
+            return Ok(shared);
         }
         if let Some(uid) = self.free.pop() {
             return Ok(uid);
@@ -76,7 +77,7 @@ impl Blanks {
     }
 
     pub(super) fn give_back(&mut self, uid: u32) {
-        if self.own_uid {
+        if self.shared.is_none() {
             self.free.push(uid);
         }
     }

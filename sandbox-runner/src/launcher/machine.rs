@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use cloister_ipc::launch::{Configure, Failure, Machine, Stage, Wall};
 use cloister_sys::{CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Uid, chdir};
+use nix::unistd::chdir;
 use rustix::fs::{Mode, OFlags};
 
 use super::filter;
+use super::identity::Identity;
 use super::template::Templates;
 use crate::cgroup::Cgroups;
-use crate::failure::{at, failure};
+use crate::failure::at;
 
 /// What is kept for: clone into namespaces and setns (`SYS_ADMIN`, `SYS_CHROOT`), uid maps
 /// (`SETUID`, `SETGID`), a Worker's network namespace by its `/proc` entry (`SYS_PTRACE`), and
@@ -28,6 +29,7 @@ pub(super) struct Host {
     pub(super) network: OwnedFd,
     pub(super) templates: Templates,
     pub(super) cgroups: Cgroups,
+    pub(super) identity: Identity,
     own_uid: bool,
 }
 
@@ -35,17 +37,7 @@ impl Host {
     /// Finds out what there is, builds the template roots, leaves the host's root and network, and
     /// gives up what is not needed any more.
     pub(super) fn prepare(configure: &Configure) -> Result<Self, Failure> {
-        if !Uid::effective().is_root() {
-            let error = io::Error::from_raw_os_error(nix::libc::EPERM);
-            let what = "the launcher must be started as root: without, no Worker has a uid of its own";
-            return Err(failure(Stage::Wall(Wall::OwnUid), what, &error));
-        }
-        let ids = u64::from(configure.uid_base) + u64::from(configure.uid_count);
-        if configure.uid_base == 0 || configure.uid_count == 0 || ids > u64::from(u32::MAX) {
-            let error = io::Error::from_raw_os_error(nix::libc::EINVAL);
-            let what = format!("uid range {} + {}", configure.uid_base, configure.uid_count);
-            return Err(failure(Stage::Wall(Wall::OwnUid), &what, &error));
-        }
+        let identity = Identity::assume(configure)?;
         let setup = |what: &str| at::<io::Error>(Stage::Setup, what.to_owned());
         let proc = open("/proc").map_err(setup("opening /proc"))?;
         let cgroups = Cgroups::prepare(proc.as_fd(), configure.waived.contains(&Wall::Cgroup))?;
@@ -62,8 +54,8 @@ impl Host {
         })();
         match prepared {
             Ok((network, templates)) => {
-                let own_uid = !configure.waived.contains(&Wall::OwnUid);
-                Ok(Self { proc, network, templates, cgroups, own_uid })
+                let own_uid = identity.shared(configure).is_none();
+                Ok(Self { proc, network, templates, cgroups, identity, own_uid })
             }
             Err(failure) => {
                 cgroups.close();

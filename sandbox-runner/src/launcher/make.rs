@@ -38,6 +38,17 @@ pub(super) fn make(
     blanks.claim(blank)?;
     check(spec)?;
     let uid = blanks.uid()?;
+    host.identity.while_mapping(|| bear(host, blanks, waived, (blank, uid), spec))
+}
+
+/// From the cgroup's folder to a child that may go on.
+fn bear(
+    host: &Host,
+    blanks: &mut Blanks,
+    waived: &[Wall],
+    (blank, uid): (BlankId, u32),
+    spec: &Spec,
+) -> Result<Made, Failure> {
     let born = host.cgroups.make(blank, &spec.cgroup).and_then(|entry| {
         host.templates
             .enter(spec.libraries, spec.proc)
@@ -107,6 +118,7 @@ fn give_birth(entry: Entry, waived: &[Wall], spec: &Spec) -> Result<(i32, OwnedF
 
 /// The child's only uid and gid: 1000 inside, `uid` outside.
 fn map_ids(host: &Host, pid: i32, uid: u32) -> Result<(), Failure> {
+    let uid = host.identity.inside(uid);
     for map in ["uid_map", "gid_map"] {
         let name = format!("{pid}/{map}");
         openat(host.proc.as_fd(), &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())

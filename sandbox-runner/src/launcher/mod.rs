@@ -2,6 +2,7 @@
 
 mod blanks;
 mod filter;
+mod identity;
 mod machine;
 mod make;
 mod namespace;
@@ -28,7 +29,6 @@ const RETRY_MS: u16 = 10;
 /// Runs the launcher: standard input is its socket. Returns when the supervisor is gone and every
 /// child is dead.
 pub(crate) fn run() -> Result<(), Failure> {
-    cloister_sys::set_not_dumpable().map_err(at(Stage::Setup, "PR_SET_DUMPABLE"))?;
     cloister_sys::default_signals().map_err(at(Stage::Setup, "restoring signals"))?;
     let socket = cloister_sys::Stdin::take().map_err(at(Stage::Setup, "taking standard input"))?;
     let Some(ToLauncher::Configure(configure)) = hear(&socket)? else {
@@ -63,7 +63,7 @@ impl Launcher {
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
             .map_err(at(Stage::Setup, "signalfd"))?;
         let host = Host::prepare(&configure)?;
-        let blanks = Blanks::new(&configure);
+        let blanks = Blanks::new(&configure, host.identity.shared(&configure));
         say(socket, &FromLauncher::Ready(host.describe()), &[])?;
         Ok(Self { host, blanks, signals, waived: configure.waived })
     }

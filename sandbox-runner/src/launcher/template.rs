@@ -44,32 +44,37 @@ const COPIES: [&str; 2] = ["etc/ssl/certs/ca-certificates.crt", "etc/ld.so.cache
 /// The template roots.
 #[derive(Debug)]
 pub(super) struct Templates {
-    /// By libraries, then by proc.
-    roots: [[OwnedFd; 2]; 2],
+    bare: OwnedFd,
+    with_libraries: OwnedFd,
+    /// A host whose own `/proc` is covered in parts (a container's) allows none.
+    with_proc: Result<[OwnedFd; 2], i32>,
 }
 
 impl Templates {
     /// Builds all of them; the process ends up in the barest one, and no longer sees the host.
     pub(super) fn build(proc: BorrowedFd<'_>) -> Result<Self, Failure> {
+        // A copy of the host's that is the launcher's own, and so can be copied again.
+        unshare(CloneFlags::CLONE_NEWNS).map_err(wall(Wall::Root, "unshare(CLONE_NEWNS)"))?;
         let host = open("/proc/self/ns/mnt").map_err(at(Stage::Setup, "opening its mount namespace"))?;
         rustix::process::umask(rustix::fs::Mode::empty());
-        let root = |libraries, with_proc| {
-            build(&host, proc, libraries, with_proc).map_err(wall(Wall::Root, "building a template root"))
-        };
-        let roots = [[root(false, false)?, root(false, true)?], [root(true, false)?, root(true, true)?]];
-        let templates = Self { roots };
+        let failed = || wall::<io::Error>(Wall::Root, "building a template root");
+        let bare = build(&host, proc, false, false).map_err(failed())?;
+        let with_libraries = build(&host, proc, true, false).map_err(failed())?;
+        let with_proc = build(&host, proc, false, true)
+            .and_then(|bare| Ok([bare, build(&host, proc, true, true)?]))
+            .map_err(|error| error.raw_os_error().unwrap_or(nix::libc::EINVAL));
+        let templates = Self { bare, with_libraries, with_proc };
         templates.enter(false, false).map_err(wall(Wall::Root, "entering the template root"))?;
         Ok(templates)
     }
 
     /// Moves the process into one, for the next clone to copy.
     pub(super) fn enter(&self, libraries: bool, proc: bool) -> io::Result<()> {
-        let [[bare, with_proc], [with_libraries, with_both]] = &self.roots;
-        let root = match (libraries, proc) {
-            (false, false) => bare,
-            (false, true) => with_proc,
-            (true, false) => with_libraries,
-            (true, true) => with_both,
+        let root = match (libraries, &self.with_proc) {
+            (false, _) if !proc => &self.bare,
+            (true, _) if !proc => &self.with_libraries,
+            (false, Ok([root, _])) | (true, Ok([_, root])) => root,
+            (_, Err(errno)) => return Err(io::Error::from_raw_os_error(*errno)),
         };
         Ok(setns(root, CloneFlags::CLONE_NEWNS)?)
     }
@@ -89,8 +94,7 @@ fn build(host: &OwnedFd, proc: BorrowedFd<'_>, libraries: bool, with_proc: bool)
         fs::create_dir(place.join(folder))?;
     }
     for (name, minor) in DEVICES {
-        let path = place.join("dev").join(name);
-        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, minor))?;
+        device(&place.join("dev").join(name), name, minor)?;
     }
     for (name, text) in TEXTS {
         fs::write(place.join(name), text)?;
@@ -113,6 +117,19 @@ fn build(host: &OwnedFd, proc: BorrowedFd<'_>, libraries: bool, with_proc: bool)
     mount(none, "/", none, flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?;
     let namespace = OFlags::RDONLY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(proc.as_fd(), "self/ns/mnt", namespace, rustix::fs::Mode::empty())?)
+}
+
+/// A device node; the host's own, bound, where this process may make none.
+fn device(path: &Path, name: &str, minor: u64) -> io::Result<()> {
+    match mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, minor)) {
+        Err(nix::errno::Errno::EPERM) => {
+            fs::write(path, "")?;
+            let none: Option<&str> = None;
+            let host = host_path("dev").join(name);
+            Ok(mount(Some(host.as_path()), path, none, MsFlags::MS_BIND, none)?)
+        }
+        made => Ok(made?),
+    }
 }
 
 fn host_path(name: &str) -> std::path::PathBuf {

@@ -23,7 +23,7 @@ pub use landlock::landlock_abi;
 pub use loopback::loopback_up;
 pub use prctl::{
     SECUREBITS_LOCKED, Speculation, clear_ambient, core_scheduling_cookie, deny_write_execute,
-    disable_speculation, dumpable, lock_securebits, no_new_privs, securebits, set_no_new_privs,
+    disable_speculation, dumpable, lock_securebits, no_new_privs, securebits, set_dumpable, set_no_new_privs,
     set_not_dumpable, set_parent_death_kill,
 };
 pub use process::{Reaped, exit, reap, wait_for};

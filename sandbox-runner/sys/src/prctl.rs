@@ -36,6 +36,12 @@ pub fn set_not_dumpable() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).map(drop)
 }
 
+/// Its entries in `/proc` belong to its own uid, not to root. For a launcher that is not root, while
+/// it writes the id maps of a child: the child's are what the launcher's were at the clone.
+pub fn set_dumpable() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0).map(drop)
+}
+
 /// `PR_GET_DUMPABLE`.
 pub fn dumpable() -> io::Result<i32> {
     prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0)

@@ -236,7 +236,8 @@ async fn http_is_served_through_sockets_of_the_namespace() {
             stdout.readable().await.unwrap();
         }
         let net = process.net().unwrap().clone();
-        assert!(net.take_proxy_listener().is_some() && net.take_proxy_listener().is_none());
+        let proxy = net.take_proxy_listener().unwrap();
+        assert!(net.take_proxy_listener().is_none());
         for _ in 0..60 {
             let socket = std::net::TcpStream::from(net.socket().await.unwrap());
             let socket = tokio::net::TcpSocket::from_std_stream(socket);
@@ -250,12 +251,30 @@ async fn http_is_served_through_sockets_of_the_namespace() {
         process.kill();
         assert_eq!(process.exited().await.status, ExitStatus::Signal(9));
         assert!(process.cpu_time().is_err());
+        drop(proxy);
         let mut left = 0;
         while let Ok(_socket) = net.socket().await {
             left += 1;
             assert!(left < 100, "sockets go on after the end");
         }
     }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_worker_reaches_the_proxy_and_nothing_else() {
+    use tokio::io::AsyncWriteExt;
+    let bench = Bench::start(0);
+    let mut process = bench.launcher.start(&Arc::new(deployed(Contract::Http, "fetch"))).await.unwrap();
+    let listener = std::net::TcpListener::from(process.net().unwrap().take_proxy_listener().unwrap());
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    drop(stream);
+    let (stdout, _) = process.take_output().unwrap();
+    assert_eq!(process.exited().await.status, ExitStatus::Code(0));
+    let report = text(stdout);
+    has(&report, &["proxy=ok", "got=hello", "elsewhere=EACCES", "bind_8080=ok", "bind_9090=EACCES"]);
     bench.end().await;
 }
 
@@ -427,6 +446,57 @@ async fn when_the_launcher_is_killed_everything_dies_and_is_told() {
     assert!(!bench.folders().is_empty());
     Bench::start(0).end().await;
     assert_eq!(bench.folders(), Vec::<PathBuf>::new());
+}
+
+/// A launcher that runs as `uid`, and a copy of the probe that belongs to it.
+fn as_user(uid: u32, waived: Vec<Wall>) -> (Result<Launcher, StartError>, Child, PathBuf) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use std::os::unix::process::CommandExt;
+    let folder = tempfile::tempdir().unwrap().keep();
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (program, binary) = (folder.join("sandbox-runner"), folder.join("probe"));
+    std::fs::copy(runner(), &program).unwrap();
+    std::fs::copy(probe(true), &binary).unwrap();
+    std::os::unix::fs::chown(&binary, Some(uid), Some(uid)).unwrap();
+    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let (ours, theirs) = pair.unwrap();
+    let child = Command::new(program).stdin(theirs).uid(uid).gid(uid).current_dir("/").spawn().unwrap();
+    let configure = Configure { uid_base: 300_000, uid_count: 10, waived };
+    let options = Options { configure, blanks: 1, specs: 4, start_timeout: Duration::from_secs(10) };
+    (Launcher::connect(ours, options), child, binary)
+}
+
+#[tokio::test]
+async fn without_root_what_is_missing_must_be_waived() {
+    let (refused, mut child, _) = as_user(65_534, vec![]);
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("own-uid") && error.contains("waive"), "{error}");
+    child.wait().unwrap();
+
+    let (launcher, mut child, binary) = as_user(65_534, vec![Wall::OwnUid, Wall::Cgroup]);
+    let launcher = launcher.unwrap();
+    assert!(!launcher.machine().own_uid);
+    let mut worker = deployed(Contract::Http, "report");
+    worker.binary = binary;
+    worker.allow.insert(Allow::Proc);
+    let worker = Arc::new(worker);
+    for _ in 0..3 {
+        let mut process = launcher.start(&worker).await.unwrap();
+        assert_eq!(process.walls().uid, 65_534);
+        let (stdout, _) = process.take_output().unwrap();
+        assert_eq!(process.exited().await.status, ExitStatus::Code(7));
+        let report = text(stdout);
+        has(&report, ALWAYS);
+        has(&report, &["proc_self=ok", "proc_cpuinfo=ENOENT"]);
+    }
+    let mut worker = Deployed::clone(&worker);
+    worker.args = vec!["spin".into()];
+    let process = launcher.start(&Arc::new(worker)).await.unwrap();
+    for _ in 0..40 {
+        drop(process.net().unwrap().socket().await.unwrap());
+    }
+    launcher.shutdown().await;
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

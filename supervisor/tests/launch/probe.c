@@ -83,6 +83,23 @@ static void serve(int listener) {
     }
 }
 
+static long reach(int port, int (*how)(int, const struct sockaddr *, socklen_t), int *fd) {
+    *fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    return how(*fd, (void *)&at, sizeof at);
+}
+
+static void fetch(void) {
+    int fd;
+    tell("bind_8080", reach(8080, bind, &fd));
+    tell("bind_9090", reach(9090, bind, &fd));
+    tell("elsewhere", reach(9090, connect, &fd));
+    tell("proxy", reach(3128, connect, &fd));
+    char buffer[64];
+    ssize_t length = read(fd, buffer, sizeof buffer);
+    printf("got=%.*s\n", (int)length, buffer);
+}
+
 static void *turn(void *unused) {
     (void)unused;
     for (;;) {}
@@ -96,6 +113,8 @@ int main(int argc, char **argv) {
         return 7;
     } else if (!strcmp(mode, "serve")) {
         serve(-1);
+    } else if (!strcmp(mode, "fetch")) {
+        fetch();
     } else if (!strcmp(mode, "inherit")) {
         serve(3);
     } else if (!strcmp(mode, "spin")) {
