@@ -189,10 +189,10 @@ fn stored(name: &'static str) -> PathBuf {
         // Copied by a process of its own: a descriptor open for writing here could be inherited by
         // what another test starts, and the file then not be executed.
         let fresh = path.with_extension(format!("{:?}", std::thread::current().id()));
-        let mut copy = Command::new("install");
-        let copied =
-            copy.args(["-m", "0111"]).arg(compile_c(&format!("hostile/{name}.c")).path).arg(&fresh).status();
+        let mut copy = Command::new("cp");
+        let copied = copy.arg(compile_c(&format!("hostile/{name}.c")).path).arg(&fresh).status();
         assert!(copied.unwrap().success(), "{copy:?}");
+        std::fs::set_permissions(&fresh, Permissions::from_mode(0o111)).unwrap();
         std::fs::rename(&fresh, &path).unwrap();
     }
     path

@@ -53,7 +53,7 @@ rm -rf "$root"
 mkdir -p "$root"/{bin,proc,sys,dev,tmp,run,etc,var,home,root,cloister,newroot,lib64} "$root$top/target/tenants/c"
 chmod 1777 "$root/tmp"
 cp "$vm/unpacked/bin/busybox" "$root/bin/busybox"
-for tool in install sh mount umount mkdir ip chroot poweroff cat ls sleep id echo sed grep dmesg; do ln -s busybox "$root/bin/$tool"; done
+for tool in cp sh mount umount mkdir ip chroot poweroff cat ls sleep id echo sed grep dmesg; do ln -s busybox "$root/bin/$tool"; done
 for file in "$suite" target/debug/cloister target/debug/sandbox-runner; do
     strip --strip-debug -o "$root/cloister/$(basename "$file" | sed 's/^security-.*/security/')" "$file"
     ldd "$file" | grep -o '/[^ ]*' | while read -r library; do
