@@ -1,5 +1,7 @@
 //! Typed errors of the SDK.
 
+use std::fmt;
+
 use cloister_ipc::codec::CodecError;
 use cloister_ipc::frame::FrameError;
 use cloister_ipc::worker;
@@ -8,7 +10,7 @@ use cloister_ipc::worker;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why the Worker process as a whole can't start or go on.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The process was not started by Cloister.
@@ -47,6 +49,13 @@ pub enum Error {
     /// A message stream makes no sense.
     #[error("message stream: {0}")]
     Frame(#[from] FrameError),
+}
+
+/// The same as its display: this is what a `main` that returns it prints.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

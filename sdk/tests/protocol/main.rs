@@ -4,6 +4,7 @@
 
 mod bodies;
 mod connections;
+mod entry;
 mod fetches;
 mod requests;
 mod supervisor;

@@ -85,6 +85,13 @@ impl Supervisor {
         Self::serve(move |control| cloister::run_on(control, handler))
     }
 
+    /// The supervisor of a process of its own, whose control socket's other end is returned.
+    pub(crate) fn of_a_process() -> (Self, OwnedFd) {
+        let (near, far) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        (Self { control: Some(near), worker: None }, far)
+    }
+
     pub(crate) fn tell(&self, control: &Control, fds: &[&dyn AsFdDyn]) {
         let record = codec::encode(control, CONTROL_BYTES).unwrap();
         let fds: Vec<_> = fds.iter().map(|fd| fd.fd()).collect();
