@@ -44,6 +44,8 @@ async fn main() -> ExitCode {
     let mut platform = Platform::prepare_on(config, port);
     std::fs::write(platform.policy_folder().join("production.toml"), policy(&origin))
         .expect("writing a policy");
+    std::fs::write(platform.policy_folder().join("account.toml"), account_policy(&origin))
+        .expect("writing a policy");
     platform.run().await;
 
     deploy::everything(&platform, &show).await;
@@ -69,13 +71,22 @@ fn policy(origin: &Origin) -> String {
     let rule = |name: &str, path: &str, action: &str| {
         format!(
             "[[rule]]\nname = \"{name}\"\nhosts = [\"{host}\"]\nports = [{port}]\nschemes = [\"http\"]\n\
-             methods = [\"GET\"]\npaths = [\"{path}\"]\nnetworks = [\"{host}/32\"]\naction = \"{action}\"\n\n"
+             methods = [\"GET\"]\npaths = [\"{path}\"]\n{action}\n\n"
         )
     };
     format!(
         "version = 1\nmode = \"enforce\"\ndefault = \"deny\"\n\n{}{}",
-        rule("news", "/news/*", "allow"),
-        rule("partner", "/partner/*", "outbound")
+        rule("news", "/news/*", &format!("action = \"allow\"\nnetworks = [\"{host}/32\"]")),
+        rule("partner", "/partner/*", "action = \"outbound\"")
+    )
+}
+
+/// What the platform's own Workers may: the outbound Worker asks in its own name.
+fn account_policy(origin: &Origin) -> String {
+    let (host, port) = (origin.address.ip(), origin.address.port());
+    format!(
+        "version = 1\n\n[[rule]]\nname = \"origin\"\nhosts = [\"{host}\"]\nports = [{port}]\n\
+         networks = [\"{host}/32\"]\naction = \"allow\"\n"
     )
 }
 

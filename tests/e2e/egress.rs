@@ -7,14 +7,19 @@ use crate::{dispatcher, platform, server, worker};
 
 fn rule(name: &str, origin: &Origin, rest: &str) -> String {
     let (host, port) = (origin.address.ip(), origin.address.port());
-    format!(
-        "[[rule]]\nname = \"{name}\"\nhosts = [\"{host}\"]\nports = [{port}]\nnetworks = [\"{host}/32\"]\n{rest}\n"
-    )
+    // What is handed to an outbound Worker is dialled by that Worker's own policy.
+    let networks =
+        if rest.contains("outbound") { String::new() } else { format!("networks = [\"{host}/32\"]\n") };
+    format!("[[rule]]\nname = \"{name}\"\nhosts = [\"{host}\"]\nports = [{port}]\n{networks}{rest}\n")
 }
 
 fn policy(platform: &Platform, rules: &[String]) {
     let text = format!("version = 1\nmode = \"enforce\"\ndefault = \"deny\"\n\n{}", rules.join("\n"));
     std::fs::write(platform.policy_folder().join("production.toml"), text).unwrap();
+    // An outbound Worker asks in its own name, as a Worker of the account.
+    let account = "version = 1\n[[rule]]\nname = \"loopback\"\nhosts = [\"127.0.0.1\"]\nmethods = [\"GET\"]\n\
+                   networks = [\"127.0.0.0/8\"]\naction = \"allow\"\n";
+    std::fs::write(platform.policy_folder().join("account.toml"), account).unwrap();
 }
 
 /// A platform whose policies are there before it starts.
@@ -107,8 +112,14 @@ async fn the_outbound_worker_sees_and_changes() {
     assert_eq!(stamped["headers"]["x-stamp"], "stamped");
     assert_eq!(stamped["headers"]["x-for"], "production/a");
     assert_eq!(stamped["headers"]["x-tag"], "t1");
+    // The dispatch call carries the outbound Worker, so it sees what is merely allowed as well…
     let plain = ask("/plain/x").await.expect(200).json();
-    assert!(plain["headers"].get("x-stamp").is_none(), "{plain}");
+    assert_eq!(plain["headers"]["x-stamp"], "stamped");
+    // …but nothing that the namespace's policy denies.
+    let before = origin.seen().len();
+    let denied = ask("/other/x").await;
+    assert!(denied.text().contains("Denied"), "{}", denied.text());
+    assert_eq!(origin.seen().len(), before);
 }
 
 #[tokio::test]
