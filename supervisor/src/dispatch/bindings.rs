@@ -119,7 +119,10 @@ impl Dispatcher {
             return self.egress.fetch(&caller, request).await.map_err(FetchError::from);
         }
         let (hop, worker) = self.resolve(invocation, target)?;
-        self.serve(hop, worker, prepare(request)).await.map_err(refused)
+        self.serve(hop, worker, prepare(request)).await.map_err(|refusal| {
+            invocation.callee_failed(refusal.failure);
+            refused(refusal)
+        })
     }
 }
 

@@ -26,7 +26,11 @@ pub(super) async fn explain(invocation: &Invocation, error: CallError) -> Verdic
             let reason = format!("the subrequest limit was used up: {text}");
             verdict(Outcome::ExceededSubrequests, Failure::Exception, reason)
         }
-        CallError::Exception(text) => verdict(Outcome::Exception, Failure::Exception, text),
+        // Unhandled, the failure of the Worker it called is the client's to hear of.
+        CallError::Exception(text) => {
+            let failure = invocation.callee_failure().unwrap_or(Failure::Exception);
+            verdict(Outcome::Exception, failure, text)
+        }
         CallError::BadResponse(text) => {
             let doomed = invocation.instance.fate().is_some();
             if !doomed && invocation.instance.ended(SUSPICION).await.is_some() {

@@ -1,7 +1,7 @@
 //! One call of one Worker: whose it is, what it may use, what it used, how it ended.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloister_ipc::worker::{Context, FetchError, Target};
@@ -49,6 +49,7 @@ pub struct Invocation {
     whole: AtomicBool,
     unrecorded: AtomicBool,
     exhausted: AtomicBool,
+    callee: Mutex<Option<Failure>>,
     status: AtomicU16,
     pub(super) request_bytes: AtomicU64,
     pub(super) response_bytes: AtomicU64,
@@ -90,6 +91,7 @@ impl Invocation {
             whole: AtomicBool::new(false),
             unrecorded: AtomicBool::new(false),
             exhausted: AtomicBool::new(false),
+            callee: Mutex::default(),
             status: AtomicU16::new(0),
             request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
@@ -132,6 +134,17 @@ impl Invocation {
     /// True when a subrequest was refused.
     pub(super) fn is_exhausted(&self) -> bool {
         self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// A Worker that this one called failed.
+    pub(super) fn callee_failed(&self, failure: Failure) {
+        *self.callee.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
+    /// How the last Worker that this one called failed: what the client is told, when this one gives
+    /// up for it.
+    pub(super) fn callee_failure(&self) -> Option<Failure> {
+        *self.callee.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The Worker answered.

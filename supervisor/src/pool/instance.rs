@@ -15,7 +15,7 @@ use crate::body::Body;
 use crate::registry::Deployed;
 use crate::runtime::shard;
 use crate::worker::http::Upstream;
-use crate::worker::ipc::{Connection, End};
+use crate::worker::ipc::{Connection, End, is_gone};
 use crate::worker::{Answer, CallError, Caller};
 
 /// Why the supervisor ended a process.
@@ -187,7 +187,7 @@ impl Instance {
                 *cell = Some(Arc::clone(&connection));
                 Ok(Some(connection))
             }
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(None),
+            Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -14,7 +14,7 @@ use crate::launch::Net;
 use crate::registry::{Contract, Deployed};
 use crate::telemetry::{Detail, Event, capture};
 use crate::worker::http::Upstream;
-use crate::worker::ipc::start_record;
+use crate::worker::ipc::{is_gone, start_record};
 
 /// Where a Worker of the `http` contract listens, in its own network namespace.
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), Net::PORT);
@@ -107,7 +107,7 @@ impl Pool {
                     start_record(deployed).and_then(|record| descriptors::send(&control, &record, &[]));
                 // A Worker that is gone already is found by its exit.
                 if let Err(error) = sent
-                    && error.kind() != std::io::ErrorKind::BrokenPipe
+                    && !is_gone(&error)
                 {
                     process.kill();
                     return Err(failed(format!("can't be told its bindings: {error}")));

@@ -195,7 +195,7 @@ impl Connection {
     fn read_over(self: &Arc<Self>, body: BodyRef, whole: bool) {
         match body {
             BodyRef::Response(id) if whole => self.response_over(id),
-            BodyRef::Response(id) => self.cancel(id),
+            BodyRef::Response(id) => self.abandon(id),
             other => {
                 let mut state = self.state();
                 state.bodies.remove(&other);

@@ -206,7 +206,7 @@ impl Connection {
             if let Some(answer) = request.answer.take() {
                 let _ = answer.send(Err(lost(id, request.position >= first_unsent, &mut bodies)));
             }
-            if let Some(task) = request.background.take() {
+            if let Some(task) = request.timer.take() {
                 task.abort();
             }
         }

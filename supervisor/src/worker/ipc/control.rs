@@ -89,6 +89,13 @@ impl Control {
     }
 }
 
+/// True when an error means that the peer is gone: not the supervisor's trouble.
+#[must_use]
+pub fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
+}
+
 /// A connected pair of stream sockets, ours non-blocking and registered, and the Worker's.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ mod send;
 mod state;
 
 pub use connection::{Connection, End};
-pub use control::{Control, start_record};
+pub use control::{Control, is_gone, start_record};
 
 /// Bytes waiting to be written above which new requests wait.
 const HIGH_WATER: usize = 1 << 20;

@@ -107,15 +107,18 @@ impl Connection {
                 Ok(())
             }
             FromWorker::Done { id } => {
-                let timer = state.requests.get_mut(&id).and_then(|request| request.background.take());
-                let Some(timer) = timer else {
-                    return if state.was_cancelled(id, true) {
+                let waiting = state.requests.get_mut(&id).filter(|request| request.waiting);
+                let Some(request) = waiting else {
+                    return if state.was_cancelled(id) {
                         Ok(())
                     } else {
                         known(&mut state, BodyRef::Request(id))
                     };
                 };
-                timer.abort();
+                request.waiting = false;
+                if let Some(timer) = request.timer.take() {
+                    timer.abort();
+                }
                 let trash = self.maybe_over(&mut state, id);
                 drop(state);
                 drop(trash);
@@ -144,16 +147,7 @@ impl Connection {
         state.useful();
         if let Some(request) = state.requests.get_mut(&id) {
             request.streaming = checked.streaming;
-            if wait_until {
-                let connection = Arc::downgrade(self);
-                let timer = tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_secs(WAIT_UNTIL_SECONDS)).await;
-                    if let Some(connection) = connection.upgrade() {
-                        connection.cancel(id);
-                    }
-                });
-                request.background = Some(timer.abort_handle());
-            }
+            request.waiting = wait_until;
         }
         let trash = self.maybe_over(&mut state, id);
         drop(state);
@@ -164,16 +158,34 @@ impl Connection {
         Ok(())
     }
 
-    /// Forgets a request when neither its response nor its `wait_until` work goes on.
-    pub(super) fn maybe_over(&self, state: &mut State, id: RequestId) -> Trash {
-        match state.requests.get(&id) {
-            Some(request) if !request.streaming && request.background.is_none() => state.over(id),
-            _ => Trash::default(),
+    /// Forgets a request when neither its response nor its `wait_until` work goes on. The time of
+    /// the latter runs from the end of the former.
+    pub(super) fn maybe_over(self: &Arc<Self>, state: &mut State, id: RequestId) -> Trash {
+        let Some(request) = state.requests.get_mut(&id) else { return Trash::default() };
+        if request.streaming {
+            return Trash::default();
         }
+        if !request.waiting {
+            return state.over(id);
+        }
+        // Without a runtime the supervisor is ending, and every Worker with it.
+        if request.timer.is_none()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let connection = Arc::downgrade(self);
+            let timer = runtime.spawn(async move {
+                tokio::time::sleep(Duration::from_secs(WAIT_UNTIL_SECONDS)).await;
+                if let Some(connection) = connection.upgrade() {
+                    connection.cancel(id);
+                }
+            });
+            request.timer = Some(timer.abort_handle());
+        }
+        Trash::default()
     }
 
     /// The response's body or tunnel ended.
-    pub(super) fn response_over(&self, id: RequestId) {
+    pub(super) fn response_over(self: &Arc<Self>, id: RequestId) {
         let mut state = self.state();
         state.bodies.remove(&BodyRef::Response(id));
         if let Some(request) = state.requests.get_mut(&id) {
@@ -254,10 +266,10 @@ impl Connection {
             return Err(Violation(format!("has more than {FETCHES_IN_FLIGHT} fetches in flight")));
         }
         let Some(open) = state.requests.get(&request) else {
-            if !state.was_cancelled(request, false) {
-                return Err(Violation(format!("fetches for request {request}, which is not open")));
+            if !state.given_out(BodyRef::Request(request)) {
+                return Err(Violation(format!("fetches for request {request}, which never was")));
             }
-            let error = FetchError::Invalid("the request was cancelled".into());
+            let error = FetchError::Invalid("the request is over".into());
             let _ = self.append(&mut state, &ToWorker::FetchFailed { fetch, error }, &[]);
             return state.stray();
         };
@@ -291,7 +303,7 @@ fn take_answer(state: &mut State, id: RequestId) -> Result<Option<AnswerSender>,
             None => Err(Violation(format!("answers request {id} twice"))),
         };
     }
-    if state.was_cancelled(id, true) {
+    if state.was_cancelled(id) {
         return Ok(None);
     }
     Err(Violation(format!("answers request {id}, which is not open")))

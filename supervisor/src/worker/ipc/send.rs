@@ -76,8 +76,14 @@ impl Connection {
             if let Some(held) = held {
                 state.bodies.insert(BodyRef::Request(id), OpenBody::Held(held));
             }
-            let open =
-                OpenRequest { answer: Some(sender), position, caller, streaming: false, background: None };
+            let open = OpenRequest {
+                answer: Some(sender),
+                position,
+                caller,
+                streaming: false,
+                waiting: false,
+                timer: None,
+            };
             state.requests.insert(id, open);
         }
         let mut waiting = Waiting { connection: self, id, armed: true };
@@ -117,6 +123,17 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Nobody reads the rest of an answer; `wait_until` work goes on.
+    pub(super) fn abandon(self: &Arc<Self>, id: RequestId) {
+        let waiting = self.state().requests.get(&id).is_some_and(|request| request.waiting);
+        if !waiting {
+            return self.cancel(id);
+        }
+        // An encoding of one number can't fail.
+        let _ = self.append(&mut self.state(), &ToWorker::Cancel { id }, &[]);
+        self.response_over(id);
     }
 
     /// Forgets a request and tells the Worker, when it is still open.

@@ -39,8 +39,10 @@ pub(super) struct OpenRequest {
     pub(super) caller: Arc<dyn Caller>,
     /// Its response body or tunnel is not over.
     pub(super) streaming: bool,
-    /// `wait_until` work goes on, until this timer ends it.
-    pub(super) background: Option<AbortHandle>,
+    /// `wait_until` work goes on.
+    pub(super) waiting: bool,
+    /// Ends it; runs from the end of the response.
+    pub(super) timer: Option<AbortHandle>,
 }
 
 /// A fetch of which something is open.
@@ -149,7 +151,7 @@ impl Drop for Trash {
     fn drop(&mut self) {
         if !self.is_empty() {
             for request in self.requests.drain(..) {
-                if let Some(task) = &request.background {
+                if let Some(task) = &request.timer {
                     task.abort();
                 }
             }
@@ -200,9 +202,9 @@ impl State {
         self.over(id)
     }
 
-    /// True when the request was cancelled; `last` says that nothing more is expected of it.
-    pub(super) fn was_cancelled(&mut self, id: RequestId, last: bool) -> bool {
-        if last { self.cancelled.remove(&id) } else { self.cancelled.contains(&id) }
+    /// True, once, when the request was cancelled before it was answered.
+    pub(super) fn was_cancelled(&mut self, id: RequestId) -> bool {
+        self.cancelled.remove(&id)
     }
 
     /// True when such an id was given out, whether it is over or not.

@@ -1,0 +1,125 @@
+//! Limits, crashes, clients that go away.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cloister::{Body as WorkerBody, Request as WorkerRequest};
+use cloister_supervisor::limits::Limits;
+use cloister_supervisor::outcome::{Failure, Outcome};
+use http::Response;
+
+use crate::double::{Plane, Program, account, get, text, worker};
+
+/// Spins on `/spin` until its process is killed; hangs on `/hang`.
+fn tricky(plane: &Plane) {
+    let program: Program = Arc::new(|control, life| {
+        Box::pin(async move {
+            let _ = cloister::run_on(control, move |request: WorkerRequest, _, _| {
+                let life = life.clone();
+                async move {
+                    match request.uri().path() {
+                        "/spin" => while !life.flag.load(Ordering::Relaxed) {},
+                        "/hang" => std::future::pending().await,
+                        _ => {}
+                    }
+                    Response::new(WorkerBody::from("fine"))
+                }
+            })
+            .await;
+        })
+    });
+    plane.deploy(worker("tricky"), program);
+}
+
+#[tokio::test]
+async fn over_the_cpu_limit_the_process_is_killed_and_the_next_request_gets_another() {
+    let plane = Plane::new();
+    tricky(&plane);
+    let limits = Limits { cpu_ms: Some(20), ..Limits::default() };
+    let refusal = plane.ask_within("tricky", get("http://a/spin"), limits).await.unwrap_err();
+    assert_eq!(refusal.failure, Failure::ExceededResources);
+    let response = plane.ask_within("tricky", get("http://a/"), limits).await.unwrap();
+    assert_eq!(text(response).await, "fine");
+    assert_eq!(plane.starter.starts.load(Ordering::Relaxed), 2);
+    let records = plane.invocations(&account("tricky"));
+    assert_eq!(records[0].outcome, Outcome::ExceededCpu);
+    assert!(records[0].cpu_us >= 20_000, "{}", records[0].cpu_us);
+    assert!(records[1].cpu_us < 20_000, "{}", records[1].cpu_us);
+}
+
+#[tokio::test]
+async fn over_the_wall_limit() {
+    let plane = Plane::new();
+    tricky(&plane);
+    let limits = Limits { wall_ms: Some(30), ..Limits::default() };
+    let refusal = plane.ask_within("tricky", get("http://a/hang"), limits).await.unwrap_err();
+    assert_eq!(refusal.failure, Failure::ExceededWallTime);
+    assert_eq!(plane.invocations(&account("tricky"))[0].outcome, Outcome::ExceededWallTime);
+}
+
+#[tokio::test]
+async fn others_in_a_killed_process_fail_as_exceptions() {
+    let plane = Plane::new();
+    tricky(&plane);
+    let hang = plane.ask("tricky", get("http://a/hang"));
+    let limits = Limits { wall_ms: Some(50), ..Limits::default() };
+    let doomed = plane.ask_within("tricky", get("http://a/hang"), limits);
+    let (hang, doomed) = tokio::join!(hang, doomed);
+    assert_eq!(hang.unwrap_err().failure, Failure::Exception);
+    assert_eq!(doomed.unwrap_err().failure, Failure::ExceededWallTime);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_cancels() {
+    let plane = Plane::new();
+    tricky(&plane);
+    let gone = tokio::time::timeout(Duration::from_millis(50), plane.ask("tricky", get("http://a/hang")));
+    assert!(gone.await.is_err());
+    assert_eq!(text(plane.ask("tricky", get("http://a/")).await.unwrap()).await, "fine");
+    assert_eq!(plane.invocations(&account("tricky"))[0].outcome, Outcome::Canceled);
+    assert_eq!(plane.starter.starts.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn an_exception_is_recorded_and_told_without_its_text() {
+    let plane = Plane::new();
+    plane.sdk(worker("panics"), |_, _, _| async move { panic!("a secret") });
+    let refusal = plane.ask("panics", get("http://a/")).await.unwrap_err();
+    assert_eq!(refusal.failure, Failure::Exception);
+    let records = plane.invocations(&account("panics"));
+    assert!(records[0].reason.as_deref().unwrap().contains("a secret"));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_at_once_is_left_alone_for_a_while() {
+    let plane = Plane::new();
+    plane.deploy(worker("dies"), Arc::new(|_, _| Box::pin(async {})));
+    for _ in 0..20 {
+        let refusal = plane.ask("dies", get("http://a/")).await.unwrap_err();
+        assert_eq!(refusal.failure, Failure::StartFailed);
+    }
+    assert!(plane.starter.starts.load(Ordering::Relaxed) < 10);
+    let trouble = plane.dispatcher.pool().trouble(&account("dies")).unwrap();
+    assert!(trouble.contains("before it answered anything"), "{trouble}");
+}
+
+#[tokio::test]
+async fn wait_until_work_goes_on_after_the_answer() {
+    let plane = Plane::new();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let sender = Arc::new(std::sync::Mutex::new(Some(sender)));
+    plane.sdk(worker("later"), move |_, _, ctx: cloister::Context| {
+        let sender = sender.lock().unwrap().take();
+        async move {
+            ctx.wait_until(async move {
+                let fetched =
+                    cloister::fetch(http::Request::get("http://a/").body(WorkerBody::empty()).unwrap()).await;
+                let _ = sender.unwrap().send(fetched.is_err());
+            });
+            Ok(Response::new(WorkerBody::from("soon")))
+        }
+    });
+    assert_eq!(text(plane.ask("later", get("http://a/")).await.unwrap()).await, "soon");
+    assert!(receiver.await.unwrap());
+}
