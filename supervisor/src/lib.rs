@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod pool;
 pub mod registry;
 pub mod runtime;
+pub mod serve;
 pub mod store;
 pub mod telemetry;
 pub mod worker;

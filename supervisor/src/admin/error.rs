@@ -132,9 +132,6 @@ impl From<NameError> for ApiError {
 
 impl From<ProbeFailure> for ApiError {
     fn from(failure: ProbeFailure) -> Self {
-        match failure {
-            ProbeFailure::Worker(message) => Self::refused_program(message),
-            ProbeFailure::Platform(message) => Self::internal(message),
-        }
+        Self::refused_program(failure.0)
     }
 }

@@ -17,14 +17,9 @@ pub struct Startup {
     pub walls: serde_json::Value,
 }
 
-/// A Worker did not start.
+/// A Worker did not start: why, for its owner, with its last lines of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProbeFailure {
-    /// Its own fault; for its owner, with its last lines of output.
-    Worker(String),
-    /// The machine's or the platform's fault; for the operator.
-    Platform(String),
-}
+pub struct ProbeFailure(pub String);
 
 /// The processes of Workers.
 pub trait Pool: Send + Sync + 'static {

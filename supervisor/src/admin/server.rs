@@ -19,7 +19,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt as _;
 
@@ -122,15 +122,8 @@ pub async fn serve_unix(
     users: BTreeSet<u32>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let listener = UnixListener::from_std(listener)?;
     let own = nix::unistd::Uid::effective().as_raw();
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
-        let uid = stream.peer_cred()?.uid();
-        let known = uid == 0 || uid == own || users.contains(&uid);
-        Ok((stream, if known { Access::Granted } else { Access::Denied(uid) }))
-    };
-    serve(accept, router, stop).await;
+    serve(Unix { listener: UnixListener::from_std(listener)?, own, users }, router, stop).await;
     Ok(())
 }
 
@@ -144,13 +137,45 @@ pub async fn serve_tcp(
     token: Token,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
-        Ok((stream, Access::ByToken(token.clone())))
-    };
-    serve(accept, router, stop).await;
+    serve(Tcp { listener: TcpListener::from_std(listener)?, token }, router, stop).await;
     Ok(())
+}
+
+/// Where connections come from, and what each may do.
+trait Door: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Access)>> + Send;
+}
+
+struct Unix {
+    listener: UnixListener,
+    own: u32,
+    users: BTreeSet<u32>,
+}
+
+impl Door for Unix {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Access)> {
+        let (stream, _) = self.listener.accept().await?;
+        let uid = stream.peer_cred()?.uid();
+        let known = uid == 0 || uid == self.own || self.users.contains(&uid);
+        Ok((stream, if known { Access::Granted } else { Access::Denied(uid) }))
+    }
+}
+
+struct Tcp {
+    listener: TcpListener,
+    token: Token,
+}
+
+impl Door for Tcp {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Access)> {
+        let (stream, _) = self.listener.accept().await?;
+        Ok((stream, Access::ByToken(self.token.clone())))
+    }
 }
 
 /// Binds TCP.
@@ -163,11 +188,7 @@ pub fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-async fn serve<S, F>(accept: F, router: Router, mut stop: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: AsyncFn() -> io::Result<(S, Access)>,
-{
+async fn serve<D: Door>(door: D, router: Router, mut stop: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut builder = Builder::new(TokioExecutor::new());
@@ -175,7 +196,7 @@ where
     loop {
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-            accept().await.map(|accepted| (place, accepted))
+            door.accept().await.map(|accepted| (place, accepted))
         };
         let accepted = tokio::select! {
             accepted = next => accepted,

@@ -33,7 +33,7 @@ impl Pool for FakePool {
         let refuse = self.refuse.lock().unwrap().clone();
         Box::pin(async move {
             match refuse {
-                Some(text) => Err(ProbeFailure::Worker(text)),
+                Some(text) => Err(ProbeFailure(text)),
                 None => Ok(Startup { startup_ms: 3, walls: json!({"landlock": 7}) }),
             }
         })

@@ -12,7 +12,7 @@ mod settings;
 pub use error::ConfigError;
 pub use pattern::{HostPattern, NameTemplate, PathPattern, PatternError};
 pub use route::{RateLimit, Route, RouteTarget, Routing};
-pub use settings::{AdminTcp, Config, Listen, Pool, Runtime, Sandbox};
+pub use settings::{AdminTcp, Config, Listen, LogFormat, Pool, Runtime, Sandbox, Telemetry};
 
 /// Where `cloister serve` looks when it is not told.
 pub const DEFAULT_PATH: &str = "/etc/cloister/cloister.toml";

@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::pattern::{HostPattern, NameTemplate, PathPattern};
 use super::route::RateLimit;
+use super::settings::LogFormat;
 use crate::egress::EgressConfig;
 use crate::limits::Limits;
 use crate::registry::Name;
@@ -33,6 +34,8 @@ pub(super) struct File {
     pub(super) pool: Pool,
     #[serde(default)]
     pub(super) egress: EgressConfig,
+    #[serde(default)]
+    pub(super) telemetry: Telemetry,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
@@ -108,6 +111,20 @@ impl Default for Pool {
             idle_ms: NonZeroU64::MIN.saturating_add(59_999),
             memory_bytes: None,
         }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Telemetry {
+    pub(super) log: Spanned<String>,
+    pub(super) format: LogFormat,
+    pub(super) server_timing: bool,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { log: Spanned::new(0..0, "info".to_owned()), format: LogFormat::Text, server_timing: false }
     }
 }
 

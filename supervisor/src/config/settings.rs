@@ -40,6 +40,8 @@ pub struct Config {
     pub pool: Pool,
     /// Egress filter.
     pub egress: EgressConfig,
+    /// Log and timing.
+    pub telemetry: Telemetry,
     /// Ceilings for every invocation.
     pub limits: Limits,
     /// Routes.
@@ -101,6 +103,27 @@ pub struct Pool {
     pub idle: Duration,
     /// Memory of all live Workers together, bytes; the longest idle ones are ended first.
     pub memory_bytes: Option<u64>,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// Which log lines are written, as tracing's filter directives.
+    pub log: String,
+    /// Their form.
+    pub format: LogFormat,
+    /// Tell clients about each invocation in a `server-timing` header.
+    pub server_timing: bool,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 impl Config {
@@ -172,6 +195,7 @@ impl Validator<'_> {
                 extra_ca: file.egress.extra_ca.as_deref().map(|path| self.resolve(path)),
                 ..file.egress
             },
+            telemetry: self.telemetry(file.telemetry)?,
             limits: file.limits,
             routing: Routing { routes },
         })
@@ -235,6 +259,16 @@ impl Validator<'_> {
             uids: base..end,
             waive: raw.waive.iter().map(|name| self.wall(name)).collect::<Result<_, _>>()?,
         })
+    }
+
+    fn telemetry(&self, raw: raw::Telemetry) -> Result<Telemetry, ConfigError> {
+        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(raw.log.as_ref()) {
+            let message = format!(
+                "{error}; allowed are a level (error, warn, info, debug, trace) or target=level, separated by commas"
+            );
+            return Err(self.error(raw.log.span(), "telemetry.log", message));
+        }
+        Ok(Telemetry { log: raw.log.into_inner(), format: raw.format, server_timing: raw.server_timing })
     }
 
     fn wall(&self, name: &toml::Spanned<String>) -> Result<Wall, ConfigError> {

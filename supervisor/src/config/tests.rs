@@ -81,6 +81,7 @@ fn mistakes_across_keys() {
         ("[sandbox]\nuid_base = 0\n", "1000 and more"),
         ("[sandbox]\nuid_base = 4294967290\nuid_count = 100\n", "allowed are"),
         ("[sandbox]\nwaive = [\"seccomp\"]\n", "can't be waived, allowed are own-uid, landlock"),
+        ("[telemetry]\nlog = \"a=loud\"\n", "allowed are a level"),
         ("[limits]\ncpu = 3\n", "expected one of `cpu_ms`"),
         ("account = \"A B\"\n", "is not a name"),
     ] {

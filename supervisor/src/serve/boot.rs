@@ -1,0 +1,162 @@
+//! The steps that need privilege, and the drop of it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+
+use cloister_policies::sandbox::SandboxPolicy;
+
+use super::error::{ServeError, exit};
+use super::privilege::{self, Account};
+use crate::admin::server::{self, SocketFile, Token};
+use crate::config::Config;
+use crate::launch::{Configure, Launcher, Options, Runner};
+use crate::runtime::Listeners;
+use crate::store::{StateDir, StateError};
+
+/// Distinct specs for which blanks are kept ready.
+const SPECS: usize = 4;
+
+/// What is there when privilege is gone.
+#[derive(Debug)]
+pub(super) struct Booted {
+    pub(super) config: Config,
+    pub(super) sandbox: SandboxPolicy,
+    pub(super) state: StateDir,
+    pub(super) launcher: Launcher,
+    pub(super) child: Child,
+    pub(super) front: Listeners,
+    pub(super) admin_socket: UnixListener,
+    pub(super) admin_file: SocketFile,
+    pub(super) admin_tcp: Option<(std::net::TcpListener, Token)>,
+    pub(super) admin_users: BTreeSet<u32>,
+}
+
+/// Does all that needs privilege, gives it up, and configures the launcher.
+pub(super) fn boot(config: Config) -> Result<Booted, ServeError> {
+    let account = privilege::account(&config.user, &config.sandbox.uids)?;
+    privilege::raise_descriptor_limit();
+    let sandbox = sandbox_policy(&config)?;
+    let admin_users = server::uids(&config.listen.admin_users)
+        .map_err(|why| ServeError::step(exit::CONFIG, config.path.display().to_string(), why))?;
+    let state = StateDir::open(&config.state, Some((account.uid, account.gid))).map_err(state_error)?;
+    let front = Listeners::bind(&config.listen.http, config.runtime.threads)
+        .map_err(|error| listen_error("listen.http", "front door", &error))?;
+    let admin_socket = admin_socket(&config.listen.admin_socket, &account)?;
+    let admin_file = SocketFile(config.listen.admin_socket.clone());
+    let admin_tcp = config.listen.admin_tcp.as_ref().map(|tcp| {
+        let token = Token::read(&tcp.token_file).map_err(|error| {
+            ServeError::step(
+                exit::CONFIG,
+                format!("listen.admin_token_file {}", tcp.token_file.display()),
+                error,
+            )
+        })?;
+        let listener = server::bind_tcp(tcp.address).map_err(|error| {
+            listen_error("listen.admin_tcp", &format!("admin API on {}", tcp.address), &error)
+        })?;
+        Ok::<_, ServeError>((listener, token))
+    });
+    let admin_tcp = admin_tcp.transpose()?;
+    let runner = runner_path(&config)?;
+    let Runner { child, socket } = Runner::spawn(&runner).map_err(|error| {
+        ServeError::step(exit::WALLS, "starting the launcher", error)
+            .fix("install sandbox-runner beside cloister, or name it by sandbox.runner")
+    })?;
+    privilege::drop_to(&account)?;
+    reachable(&config.state, &account)?;
+    let options = Options {
+        configure: Configure {
+            uid_base: config.sandbox.uids.start,
+            uid_count: config.sandbox.uids.end - config.sandbox.uids.start,
+            waived: config.sandbox.waive.iter().copied().collect(),
+        },
+        blanks: config.pool.blanks,
+        specs: SPECS,
+        start_timeout: config.pool.start_timeout,
+    };
+    let launcher = Launcher::connect(socket, options).map_err(|error| {
+        ServeError::step(exit::WALLS, "the launcher", error).fix(
+            "`cloister doctor` tells which walls this machine can raise; a wall may be waived by name in sandbox.waive",
+        )
+    })?;
+    tracing::info!(machine = ?launcher.machine(), waived = ?config.sandbox.waive, "walls");
+    Ok(Booted {
+        config,
+        sandbox,
+        state,
+        launcher,
+        child,
+        front,
+        admin_socket,
+        admin_file,
+        admin_tcp,
+        admin_users,
+    })
+}
+
+/// The configured sandbox policy, or the shipped one.
+pub(crate) fn sandbox_policy(config: &Config) -> Result<SandboxPolicy, ServeError> {
+    let policy = match &config.sandbox.policy {
+        Some(path) => SandboxPolicy::load(path),
+        None => SandboxPolicy::shipped(),
+    };
+    policy.map_err(|error| ServeError::step(exit::CONFIG, "sandbox policy", error))
+}
+
+/// The launcher's program.
+pub(crate) fn runner_path(config: &Config) -> Result<PathBuf, ServeError> {
+    if let Some(path) = &config.sandbox.runner {
+        return Ok(path.clone());
+    }
+    let own = std::env::current_exe()
+        .map_err(|error| ServeError::step(exit::WALLS, "finding sandbox-runner", error))?;
+    Ok(own.with_file_name("sandbox-runner"))
+}
+
+fn state_error(error: StateError) -> ServeError {
+    let fix = match &error {
+        StateError::Unusable { .. } => "name another folder by `state` in cloister.toml, or mend this one",
+        StateError::Locked { .. } => "one state folder, one supervisor",
+        StateError::Blob(_) => "restore the state folder from a backup",
+    };
+    ServeError::step(exit::STATE, "state", error).fix(fix)
+}
+
+fn listen_error(key: &str, what: &str, error: &io::Error) -> ServeError {
+    let fix = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("end what listens there (`ss -ltnp` shows it), or change {key} in cloister.toml")
+        }
+        _ => format!("change {key} in cloister.toml"),
+    };
+    ServeError::step(exit::LISTEN, what, error).fix(fix)
+}
+
+/// Binds the socket; its folder goes to the account when it was made here, so that the file can be
+/// removed at the end.
+fn admin_socket(path: &Path, account: &Account) -> Result<UnixListener, ServeError> {
+    let failed =
+        |error| listen_error("listen.admin_socket", &format!("admin socket {}", path.display()), &error);
+    let folder = path.parent().filter(|folder| !folder.exists()).map(Path::to_owned);
+    let listener = server::bind_unix(path).map_err(failed)?;
+    if let Some(folder) = folder {
+        std::os::unix::fs::chown(&folder, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
+            .map_err(failed)?;
+    }
+    Ok(listener)
+}
+
+/// The state folder may be the account's own and yet lie where it can't go.
+fn reachable(state: &Path, account: &Account) -> Result<(), ServeError> {
+    let probe = state.join("staging/.writable");
+    let tried = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
+    tried.map_err(|error| {
+        let what = format!("state folder {}", state.display());
+        let why = format!("account {} can't write there: {error}", account.name);
+        ServeError::step(exit::STATE, what, why)
+            .fix("every folder above it must let the account pass (mode o+x), as below /var/lib")
+    })
+}
