@@ -28,7 +28,7 @@ pub(super) fn account(name: &str, workers: &Range<u32>) -> Result<Account, Serve
         User::from_name(name).map_err(|error| ServeError::step(exit::PRIVILEGE, what.clone(), error))?;
     let Some(user) = found else {
         let fix = format!(
-            "useradd --system --no-create-home --home-dir /var/lib/cloister --shell /usr/sbin/nologin {name}"
+            "useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin {name}"
         );
         return Err(ServeError::step(exit::PRIVILEGE, what, "does not exist").fix(fix));
     };
@@ -63,6 +63,9 @@ pub(super) fn drop_to(account: &Account) -> Result<(), ServeError> {
         }
     };
     let Account { uid, gid, .. } = account;
+    // First, since it takes a capability.
+    caps::clear(None, caps::CapSet::Bounding)
+        .map_err(|error| ServeError::step(exit::PRIVILEGE, "clearing the capability bounding set", error))?;
     setgroups(&[*gid]).map_err(failed("setgroups"))?;
     setresgid(*gid, *gid, *gid).map_err(failed("setresgid"))?;
     setresuid(*uid, *uid, *uid).map_err(failed("setresuid"))?;

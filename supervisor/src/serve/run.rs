@@ -1,5 +1,7 @@
 //! The running platform: threads, signals, the end.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,18 +31,42 @@ const LAST_WAIT: Duration = Duration::from_secs(20);
 pub(super) fn run(booted: Booted) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().thread_name("control").build();
     let runtime = runtime.map_err(|error| ServeError::step(exit::FAILED, "a runtime", error))?;
-    let result = runtime.block_on(serve(booted));
+    // Shards wait for each other's start, which a thread that drives a runtime may not.
+    let prepared = {
+        let _entered = runtime.enter();
+        prepare(booted)
+    };
+    let result = prepared.and_then(|prepared| runtime.block_on(serve(prepared)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn serve(booted: Booted) -> Result<(), ServeError> {
+/// All parts, made and wired; the data plane runs already.
+struct Prepared {
+    config: Config,
+    launcher: Launcher,
+    child: Child,
+    pool: Pool,
+    telemetry: Telemetry,
+    dispatcher: Arc<Dispatcher>,
+    shards: Shards,
+    router: axum::Router,
+    admin_socket: std::os::unix::net::UnixListener,
+    admin_file: server::SocketFile,
+    admin_tcp: Option<(std::net::TcpListener, server::Token)>,
+    admin_users: BTreeSet<u32>,
+    addresses: Vec<SocketAddr>,
+    signals: Signals,
+    stop: watch::Sender<bool>,
+}
+
+fn prepare(booted: Booted) -> Result<Prepared, ServeError> {
     let Booted {
         config,
         sandbox,
         state,
         launcher,
-        mut child,
+        child,
         mut front,
         admin_socket,
         admin_file,
@@ -96,17 +122,42 @@ async fn serve(booted: Booted) -> Result<(), ServeError> {
 
     let addresses = front.addresses().to_vec();
     let shards = start_shards(&config, &mut front, &dispatcher)?;
-    tokio::spawn(telemetry.run());
-    tokio::spawn(pool.clone().keep());
     let router = admin::router(Arc::new(platform));
-    let unix = tokio::spawn(server::serve_unix(admin_socket, router.clone(), admin_users, stopped.clone()));
-    let tcp = admin_tcp
-        .map(|(listener, token)| tokio::spawn(server::serve_tcp(listener, router, token, stopped.clone())));
+    Ok(Prepared {
+        config,
+        launcher,
+        child,
+        pool,
+        telemetry,
+        dispatcher,
+        shards,
+        router,
+        admin_socket,
+        admin_file,
+        admin_tcp,
+        admin_users,
+        addresses,
+        signals,
+        stop,
+    })
+}
+
+async fn serve(prepared: Prepared) -> Result<(), ServeError> {
+    let Prepared { config, launcher, mut child, dispatcher, shards, router, stop, .. } = prepared;
+    tokio::spawn(prepared.telemetry.run());
+    tokio::spawn(prepared.pool.keep());
+    let users = prepared.admin_users;
+    let unix =
+        tokio::spawn(server::serve_unix(prepared.admin_socket, router.clone(), users, stop.subscribe()));
+    let tcp = prepared
+        .admin_tcp
+        .map(|(listener, token)| tokio::spawn(server::serve_tcp(listener, router, token, stop.subscribe())));
     watchdog();
     notify(&[NotifyState::Ready]);
-    tracing::info!(?addresses, admin = %config.listen.admin_socket.display(), "ready");
+    let admin = config.listen.admin_socket.display();
+    tracing::info!(addresses = ?prepared.addresses, %admin, "ready");
 
-    let ended = signals.wait(&config, &dispatcher, &launcher).await;
+    let ended = prepared.signals.wait(&config, &dispatcher, &launcher).await;
     notify(&[NotifyState::Stopping]);
     stop.send_replace(true);
     shards.stop();
@@ -126,7 +177,7 @@ async fn serve(booted: Booted) -> Result<(), ServeError> {
         tracing::error!("the launcher did not end within {LAST_WAIT:?}");
     }
     reap(&mut child);
-    drop(admin_file);
+    drop(prepared.admin_file);
     tracing::info!("ended");
     ended
 }
