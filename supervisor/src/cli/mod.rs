@@ -23,7 +23,7 @@ use show::Show;
 
 const EXIT_STATUSES: &str = "Exit statuses: 0 done; 1 failed; 2 wrong command line; 3 mistake in a configuration or \
 policy file; 4 state folder unusable; 5 address in use; 6 launcher or walls; 7 not enough privilege or no account; \
-8 refused by the admin API; 9 admin API unreachable; 10 doctor found something wrong.";
+8 refused by the admin API; 9 admin API unreachable; 10 doctor found something wrong; 11 denied (policy test).";
 
 /// Workers for Platforms for native binaries.
 #[derive(Debug, Parser)]

@@ -14,18 +14,19 @@ use serde::Serialize;
 
 use crate::egress::{Folder, OwnAddresses};
 use crate::registry::WorkerId;
+use crate::serve::exit;
 
 /// `cloister policy …`
 #[derive(Debug, clap::Subcommand)]
 pub enum PolicyCommand {
-    /// Check policy files, or all policy files of folders. Exits with 0 when all are valid, else 2.
+    /// Check policy files, or all policy files of folders. Exits with 0 when all are valid, else 3.
     Check {
         /// Files or folders.
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
     /// Tell what a policy decides and by which rule. Exits with 0 when the request is let through,
-    /// 3 when it is denied, 2 when the question or the policy is not valid.
+    /// 11 when it is denied, 3 when the question or the policy is not valid.
     Test {
         /// A policy file, or a policy folder (then --worker picks the file).
         file: PathBuf,
@@ -46,9 +47,9 @@ pub enum PolicyCommand {
 }
 
 /// Denied.
-const DENIED: u8 = 3;
+const DENIED: u8 = exit::DENIED;
 /// Not valid.
-const INVALID: u8 = 2;
+const INVALID: u8 = exit::CONFIG;
 
 /// What was found, as text or JSON.
 struct Report {

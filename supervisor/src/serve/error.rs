@@ -24,6 +24,8 @@ pub mod exit {
     pub const UNREACHABLE: u8 = 9;
     /// `doctor` found something wrong.
     pub const UNHEALTHY: u8 = 10;
+    /// `policy test`: the policy denies it.
+    pub const DENIED: u8 = 11;
 }
 
 /// Why a supervisor does not run: what failed, why, what to do.

@@ -46,7 +46,8 @@ async fn attempt(socket: OwnedFd, address: SocketAddr) -> io::Result<Result<TcpS
     let pending = match rustix::net::connect(&socket, &address) {
         Ok(()) => false,
         Err(Errno::INPROGRESS) => true,
-        Err(Errno::CONNREFUSED) => return Ok(Err(socket)),
+        // ECONNABORTED: the refusal before was taken from the socket already; it is fresh now.
+        Err(Errno::CONNREFUSED | Errno::CONNABORTED) => return Ok(Err(socket)),
         Err(error) => return Err(error.into()),
     };
     let stream = StdStream::from(socket);
