@@ -199,6 +199,9 @@ impl Failure {
             Stage::Wall(Wall::MemoryDenyWriteExecute) => {
                 "boot Linux 6.3 or newer, or waive `memory-deny-write-execute`"
             }
+            Stage::Wall(Wall::Privilege) => {
+                "see `cloister doctor`; a stored binary must be executable and not readable by others (0111 or 0511)"
+            }
             Stage::Wall(Wall::Speculation) => "waive `speculation`",
             Stage::Wall(Wall::CoreScheduling) => "waive `core-scheduling`",
             Stage::Wall(_) => "see `cloister doctor` for what this machine lacks",

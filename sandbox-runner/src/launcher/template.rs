@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cloister_ipc::launch::{Failure, Stage, Wall};
@@ -56,7 +57,7 @@ impl Templates {
         // A copy of the host's that is the launcher's own, and so can be copied again.
         unshare(CloneFlags::CLONE_NEWNS).map_err(wall(Wall::Root, "unshare(CLONE_NEWNS)"))?;
         let host = open("/proc/self/ns/mnt").map_err(at(Stage::Setup, "opening its mount namespace"))?;
-        rustix::process::umask(rustix::fs::Mode::empty());
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         let failed = || wall::<io::Error>(Wall::Root, "building a template root");
         let bare = build(&host, proc, false, false).map_err(failed())?;
         let with_libraries = build(&host, proc, true, false).map_err(failed())?;
@@ -128,7 +129,10 @@ fn device(path: &Path, name: &str, minor: u64) -> io::Result<()> {
             let host = host_path("dev").join(name);
             Ok(mount(Some(host.as_path()), path, none, MsFlags::MS_BIND, none)?)
         }
-        made => Ok(made?),
+        made => {
+            made?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666)) // whatever the umask
+        }
     }
 }
 

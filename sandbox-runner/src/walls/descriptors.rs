@@ -70,6 +70,7 @@ impl Raising<stage::Landlocked> {
         files: bool,
     ) -> Result<(Raising<stage::Closed>, BorrowedFd<'static>), Failure> {
         let failed = |what: &str| wall(Wall::Descriptors, what.to_owned());
+        self.check_unreadable(given.binary.as_fd())?;
         let place = |descriptor: &OwnedFd, number, cloexec| {
             cloister_sys::place(&self.child, descriptor.as_fd(), number, cloexec)
         };

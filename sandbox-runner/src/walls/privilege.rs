@@ -1,11 +1,13 @@
 //! Wall: no privilege; and the mitigations that are switched by prctl.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use cloister_ipc::launch::{Failure, MitigationState, Spec, Stage, Wall};
 use cloister_sys::{SECUREBITS_LOCKED, Speculation};
+use nix::libc;
 
-use super::{Raising, stage};
+use super::{INSIDE_ID, Raising, stage};
 use crate::failure::{failure, wall};
 
 impl Raising<stage::Bounded> {
@@ -79,4 +81,27 @@ impl Raising<stage::Bounded> {
     }
 }
 
-use nix::libc;
+impl<Stage> Raising<Stage> {
+    /// Exec makes a process dumpable again unless it may not read what it executes: then its memory
+    /// and `/proc` entries stay root's. Checks the binary's mode for that.
+    pub(super) fn check_unreadable(&mut self, binary: BorrowedFd<'_>) -> Result<(), Failure> {
+        let name = "unreadable-binary";
+        let about = rustix::fs::fstat(binary).map_err(wall(Wall::Privilege, "fstat of the binary"))?;
+        let class = match about {
+            ref own if own.st_uid == INSIDE_ID => 0o400,
+            ref own if own.st_gid == INSIDE_ID => 0o040,
+            _ => 0o004,
+        };
+        if about.st_mode & class == 0 {
+            self.mitigation(name, MitigationState::On);
+        } else if self.waived(Wall::OwnUid) {
+            self.mitigation(name, MitigationState::Waived); // the supervisor's files are the Worker's too
+        } else {
+            let error = io::Error::from_raw_os_error(libc::EACCES);
+            let what =
+                format!("the Worker may read its binary (mode {:o}), so it would be dumpable", about.st_mode);
+            return Err(failure(cloister_ipc::launch::Stage::Wall(Wall::Privilege), &what, &error));
+        }
+        Ok(())
+    }
+}

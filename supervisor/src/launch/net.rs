@@ -8,16 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cloister_ipc::launch::{BlankId, PROXY_PORT, ToLauncher, WORKER_PORT};
 use tokio::sync::{Notify, mpsc};
 
-/// Sockets asked of the launcher at a time.
-const BATCH: u8 = 16;
+/// Sockets asked of the launcher at first; each further time twice as many. A server that keeps
+/// connections open needs one or two, one that closes them needs one a request.
+const FIRST_BATCH: u8 = 2;
 
-/// Ask for more when fewer than this are left.
-const LOW: usize = 4;
+/// Most sockets asked for at a time.
+const LARGEST_BATCH: u8 = 16;
 
 #[derive(Debug, Default)]
 struct Stock {
     sockets: VecDeque<OwnedFd>,
     asked: bool,
+    batch: u8,
     failed: Option<i32>,
 }
 
@@ -82,9 +84,10 @@ impl Net {
                     return Err(io::Error::from_raw_os_error(errno));
                 }
                 let taken = stock.sockets.pop_front();
-                if stock.sockets.len() < LOW && !stock.asked {
+                if stock.sockets.len() <= usize::from(stock.batch / 4) && !stock.asked {
                     stock.asked = true;
-                    let ask = ToLauncher::Sockets { blank: self.blank, count: BATCH };
+                    stock.batch = stock.batch.saturating_mul(2).clamp(FIRST_BATCH, LARGEST_BATCH);
+                    let ask = ToLauncher::Sockets { blank: self.blank, count: stock.batch };
                     if self.commands.send(ask).is_err() {
                         return Err(io::ErrorKind::NotConnected.into());
                     }

@@ -14,8 +14,9 @@ use super::StartError;
 use super::filters::{self, Filters, Profile};
 use crate::registry::{Allow, Binding, Contract, Deployed, HttpSocket, Linkage};
 
-/// Sockets that come with an `http` blank.
-const SOCKETS: u8 = 8;
+/// Sockets that come with an `http` blank. Each is a descriptor of the supervisor for as long as the
+/// Worker lives.
+const SOCKETS: u8 = 2;
 
 /// Smallest class of `/app` sizes, bytes.
 const APP_CLASS: u64 = 1 << 20;

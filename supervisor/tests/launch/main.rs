@@ -325,8 +325,12 @@ async fn memory_processes_and_exec_are_bounded() {
     broken.binary = tempfile::NamedTempFile::new().unwrap().into_temp_path().keep().unwrap();
     std::fs::write(&broken.binary, "not a program").unwrap();
     std::fs::set_permissions(&broken.binary, std::fs::Permissions::from_mode(0o111)).unwrap();
+    let (broken_path, readable) = (broken.binary.clone(), broken.clone());
     let error = bench.launcher.start(&Arc::new(broken)).await.unwrap_err();
     assert!(error.is_workers_fault(), "{error}");
+    std::fs::set_permissions(&broken_path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let error = bench.launcher.start(&Arc::new(readable)).await.unwrap_err().to_string();
+    assert!(error.contains("privilege") && error.contains("0511"), "{error}");
     let mut missing = deployed(Contract::Http, "report");
     missing.binary = "/nonexistent".into();
     let error = bench.launcher.start(&Arc::new(missing)).await.unwrap_err();
