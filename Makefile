@@ -1,5 +1,5 @@
 # Thin on purpose: each target is one command, the thinking is in scripts/ and in the crates.
-.PHONY: build setup demo test test-vm lint bench install
+.PHONY: build setup demo test test-vm fuzz lint bench install
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -18,6 +18,9 @@ test: setup         ## every test
 
 test-vm:            ## the security suite on Debian 12's kernel 6.1 with cgroup v2, in a QEMU guest
 	tests/vm/run.sh
+
+fuzz:               ## the decoders under a fuzzer (needs nightly Rust and cargo-fuzz); SECONDS=60
+	cd ipc && $(CARGO) +nightly fuzz run decoder -- -max_total_time=$(or $(SECONDS),60)
 
 lint:               ## format, clippy, Rust version, licences and sources of dependencies
 	scripts/lint.sh

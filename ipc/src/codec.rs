@@ -4,7 +4,7 @@
 //! allocates what a length prefix claims and accepts trailing bytes.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::limits::LAUNCH_BYTES;
 
@@ -76,7 +76,19 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<M, Code
         1025..=16_384 => bincode::serde::decode_from_slice(bytes, config::<65_536>()),
         _ => bincode::serde::decode_from_slice(bytes, config::<CEILING>()),
     };
-    let (message, used) = decoded?;
+    whole(decoded?, bytes)
+}
+
+/// As [`decode`], for a message whose texts stay where they are.
+pub fn decode_borrowed<'a, M: Deserialize<'a>>(bytes: &'a [u8], limit: usize) -> Result<M, CodecError> {
+    if bytes.len() > limit {
+        return Err(CodecError::TooLong { length: bytes.len(), limit });
+    }
+    whole(bincode::serde::borrow_decode_from_slice(bytes, config::<CEILING>())?, bytes)
+}
+
+/// The message, when it used every byte.
+fn whole<M>((message, used): (M, usize), bytes: &[u8]) -> Result<M, CodecError> {
     match bytes.len() - used {
         0 => Ok(message),
         rest => Err(CodecError::Trailing(rest)),

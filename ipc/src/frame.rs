@@ -83,6 +83,12 @@ impl FrameReader {
     /// The next whole frame, or `None` until more bytes have come. Lengths are checked before a
     /// byte behind the prefix is waited for. After an error the stream is worthless.
     pub fn next_frame<M: DeserializeOwned>(&mut self) -> Result<Option<(M, Bytes)>, FrameError> {
+        let Some((message, body)) = self.next_encoded()? else { return Ok(None) };
+        Ok(Some((codec::decode(&message, MESSAGE_BYTES)?, body)))
+    }
+
+    /// As [`next_frame`](Self::next_frame), the message still encoded (at most [`MESSAGE_BYTES`]).
+    pub fn next_encoded(&mut self) -> Result<Option<(Bytes, Bytes)>, FrameError> {
         let Some(prefix) = self.buffer.first_chunk::<FRAME_PREFIX_BYTES>() else { return Ok(None) };
         let [a, b, c, d, e, f, g, h] = *prefix;
         let message = u32::from_le_bytes([a, b, c, d]) as usize;
@@ -100,8 +106,7 @@ impl FrameReader {
         }
         let mut frame = self.buffer.split_to(whole).freeze();
         frame.advance(FRAME_PREFIX_BYTES);
-        let decoded = codec::decode(&frame[..message], MESSAGE_BYTES)?;
-        frame.advance(message);
-        Ok(Some((decoded, frame)))
+        let message = frame.split_to(message);
+        Ok(Some((message, frame)))
     }
 }

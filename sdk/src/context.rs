@@ -61,25 +61,25 @@ impl Context {
     /// The platform's id of the whole request, as in its logs.
     #[must_use]
     pub fn ray(&self) -> &str {
-        &self.invocation.context.ray
+        self.invocation.facts.ray.as_str()
     }
 
     /// The client's address; `None` when the request did not come from outside.
     #[must_use]
     pub fn client_ip(&self) -> Option<IpAddr> {
-        self.invocation.context.client.parse().ok()
+        self.invocation.facts.client.as_str().parse().ok()
     }
 
     /// The arguments that the dispatch Worker gave, or `None` when it gave none.
     pub fn args<T: DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
-        let text = &self.invocation.context.args;
+        let text = self.invocation.facts.args.as_str();
         if text.is_empty() { Ok(None) } else { serde_json::from_str(text).map(Some) }
     }
 
     /// For whom this Worker is asked, when it is called as an outbound Worker.
     #[must_use]
     pub fn outbound(&self) -> Option<Outbound<'_>> {
-        self.invocation.context.outbound.as_ref().map(Outbound)
+        self.invocation.facts.outbound.as_ref().map(Outbound)
     }
 
     /// Namespace of this Worker; empty for a Worker of the account itself.

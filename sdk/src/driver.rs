@@ -11,22 +11,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use cloister_ipc::PROTOCOL;
+use cloister_ipc::borrowed::ToWorker;
 use cloister_ipc::control::Start;
-use cloister_ipc::frame::FrameReader;
-use cloister_ipc::worker::{self, FromWorker, HostBody, RequestHead, RequestId, ToWorker};
+use cloister_ipc::frame::{FrameError, FrameReader};
+use cloister_ipc::limits::MESSAGE_BYTES;
+use cloister_ipc::worker::{FromWorker, RequestId};
+use cloister_ipc::{PROTOCOL, codec};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use http::Request;
 use tokio::io::AsyncWrite;
 use tokio::net::UnixStream;
 use tokio_util::io::poll_read_buf;
 
 use crate::answer::{answer, chain};
+use crate::body::Body;
 use crate::error::Error;
 use crate::handler::{Call, Handler};
 use crate::incoming;
-use crate::invocation::Invocation;
-use crate::link::{Link, OUTPUT_BYTES};
+use crate::invocation::{Facts, Invocation};
+use crate::link::{Fetched, Link, OUTPUT_BYTES};
 use crate::task::{Ended, Panicked, Place, Stage, Task, guarded};
 
 /// Output buffers larger than this are given back once they are written.
@@ -129,39 +133,38 @@ impl<H: Handler> Driver<H> {
             Poll::Ready(Err(error)) if is_gone(&error) => return Ok(Poll::Ready(Read::End)),
             Poll::Ready(Err(source)) => return Err(Error::Io { what: "read the message stream", source }),
         }
-        while let Some((message, inline)) = self.reader.next_frame()? {
-            self.take(message, inline, cx);
+        while let Some((message, inline)) = self.reader.next_encoded()? {
+            self.take(&message, inline, cx)?;
         }
         Ok(Poll::Ready(Read::Messages))
     }
 
-    fn take(&mut self, message: ToWorker, inline: Bytes, cx: &mut Context<'_>) {
-        match message {
+    fn take(&mut self, message: &[u8], inline: Bytes, cx: &mut Context<'_>) -> Result<(), Error> {
+        // One copy of its own, which everything that is kept of it shares: a request that lasts
+        // does not keep what was read with it.
+        let message = Bytes::copy_from_slice(message);
+        match codec::decode_borrowed(&message, MESSAGE_BYTES).map_err(FrameError::from)? {
             ToWorker::Request { id, head, context, body } => {
-                self.request(id, head, context, body, inline, cx);
+                let facts = Facts::new(&message, context);
+                let invocation = Invocation::new(id, self.link.clone(), self.start.clone(), facts);
+                match incoming::request(&invocation, &message, &head, body, inline) {
+                    Ok(request) => self.request(invocation, request, cx),
+                    Err(error) => invocation.fail(&format!("the request's head: {error}")),
+                }
             }
             ToWorker::Cancel { id } => self.cancel(id),
-            ToWorker::Response { fetch, head, body } => self.link.fetched(fetch, Ok((head, body, inline))),
+            ToWorker::Response { fetch, head, body } => {
+                let headers = message.slice_ref(head.headers);
+                self.link.fetched(fetch, Ok(Fetched { status: head.status, headers, body, inline }));
+            }
             ToWorker::FetchFailed { fetch, error } => self.link.fetched(fetch, Err(error.into())),
             ToWorker::BodyEnd { body, end } => self.link.ended(body, end),
             ToWorker::Shutdown => self.draining = true,
         }
+        Ok(())
     }
 
-    fn request(
-        &mut self,
-        id: RequestId,
-        head: RequestHead,
-        context: worker::Context,
-        body: HostBody,
-        inline: Bytes,
-        cx: &mut Context<'_>,
-    ) {
-        let invocation = Invocation::new(id, self.link.clone(), self.start.clone(), context);
-        let request = match incoming::request(&invocation, head, body, inline) {
-            Ok(request) => request,
-            Err(error) => return invocation.fail(&format!("the request's head: {error}")),
-        };
+    fn request(&mut self, invocation: Arc<Invocation>, request: Request<Body>, cx: &mut Context<'_>) {
         let handler = &mut self.handler;
         let mut place = self.place.take().unwrap_or_else(|| Box::pin(None));
         // The handler is made and polled once; what is left of it stays in its place.

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cloister_ipc::head as block;
 use cloister_ipc::limits::TARGET_BYTES;
-use cloister_ipc::worker::{
-    BodyRef, FetchId, FromWorker, HostBody, RequestHead, ResponseHead, Target, WorkerBody,
-};
+use cloister_ipc::worker::{BodyRef, FetchId, FromWorker, HostBody, RequestHead, Target, WorkerBody};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
@@ -16,6 +14,7 @@ use http_body::Body as HttpBody;
 use crate::body::{Body, Held, Outgoing, outgoing, pump};
 use crate::error::{BoxError, FetchError};
 use crate::invocation::{HoldKind, Invocation, current};
+use crate::link::Fetched;
 use crate::task::Spawned;
 
 /// Makes an outgoing request through the platform's egress filter, on behalf of the request whose
@@ -89,8 +88,8 @@ where
     }
     send(&invocation, fetch, target, head, body)?;
     pending.sent = true;
-    let (head, body, inline) = poll_fn(|cx| link.poll_fetched(fetch, cx)).await?;
-    response(&invocation, fetch, &head, body, inline)
+    let fetched = poll_fn(|cx| link.poll_fetched(fetch, cx)).await?;
+    response(&invocation, fetch, fetched)
 }
 
 /// Sends the request; a streamed body is written by work of its own.
@@ -144,22 +143,19 @@ where
 fn response(
     invocation: &Arc<Invocation>,
     fetch: FetchId,
-    head: &ResponseHead,
-    body: HostBody,
-    inline: Bytes,
+    fetched: Fetched,
 ) -> Result<Response<Body>, FetchError> {
     let held = |name, length| Body::held(Held::new(invocation.clone(), name, length));
     // First, so that what is held is let go of when the head makes no sense.
-    let body = match body {
+    let body = match fetched.body {
         HostBody::Empty => Body::empty(),
-        HostBody::Inline => Body::full(inline),
+        HostBody::Inline => Body::full(fetched.inline),
         HostBody::Held { length } => held(BodyRef::FetchResponse(fetch), length),
         HostBody::Tunnel => held(BodyRef::FetchTunnel(fetch), None),
     };
     let invalid = |error: BoxError| FetchError::Network(format!("bad response: {error}"));
     let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(head.status).map_err(|error| invalid(error.into()))?;
-    *response.headers_mut() =
-        block::decode(Bytes::copy_from_slice(&head.headers)).map_err(|error| invalid(error.into()))?;
+    *response.status_mut() = StatusCode::from_u16(fetched.status).map_err(|error| invalid(error.into()))?;
+    *response.headers_mut() = block::decode(fetched.headers).map_err(|error| invalid(error.into()))?;
     Ok(response)
 }

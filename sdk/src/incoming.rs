@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cloister_ipc::borrowed::RequestHead;
 use cloister_ipc::head;
-use cloister_ipc::worker::{BodyRef, HostBody, RequestHead};
+use cloister_ipc::worker::{BodyRef, HostBody};
 use http::{Method, Request, Uri, header};
 
 use crate::body::{Body, Held};
@@ -13,10 +14,11 @@ use crate::error::BoxError;
 use crate::invocation::Invocation;
 use crate::upgrade::Asked;
 
-/// Builds the request of `invocation`.
+/// Builds the request of `invocation`, sharing the memory of its `message`.
 pub(crate) fn request(
     invocation: &Arc<Invocation>,
-    head: RequestHead,
+    message: &Bytes,
+    head: &RequestHead<'_>,
     body: HostBody,
     inline: Bytes,
 ) -> Result<Request<Body>, BoxError> {
@@ -30,8 +32,8 @@ pub(crate) fn request(
     };
     let mut request = Request::new(body);
     *request.method_mut() = Method::from_bytes(head.method.as_bytes())?;
-    *request.uri_mut() = Uri::from_maybe_shared(Bytes::from(head.uri))?;
-    *request.headers_mut() = head::decode(head.headers)?;
+    *request.uri_mut() = Uri::from_maybe_shared(message.slice_ref(head.uri.as_bytes()))?;
+    *request.headers_mut() = head::decode(message.slice_ref(head.headers))?;
     if request.headers().contains_key(header::UPGRADE) {
         request.extensions_mut().insert(Asked(Placed::new(invocation.clone())));
     }

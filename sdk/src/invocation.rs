@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use cloister_ipc::borrowed::Context;
 use cloister_ipc::control::Start;
-use cloister_ipc::worker::{self, FromWorker, RequestId};
+use cloister_ipc::worker::{FromWorker, OutboundContext, RequestId};
 
 use crate::link::Link;
 
@@ -17,8 +19,39 @@ pub(crate) struct Invocation {
     pub(crate) id: RequestId,
     pub(crate) link: Arc<Link>,
     pub(crate) start: Arc<Start>,
-    pub(crate) context: worker::Context,
+    pub(crate) facts: Facts,
     progress: Mutex<Progress>,
+}
+
+/// What is known of a request besides HTTP. The texts share the memory of its message.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) ray: Text,
+    pub(crate) client: Text,
+    pub(crate) args: Text,
+    pub(crate) outbound: Option<OutboundContext>,
+}
+
+impl Facts {
+    pub(crate) fn new(message: &Bytes, context: Context<'_>) -> Self {
+        let text = |text: &str| Text(message.slice_ref(text.as_bytes()));
+        Self {
+            ray: text(context.ray),
+            client: text(context.client),
+            args: text(context.args),
+            outbound: context.outbound,
+        }
+    }
+}
+
+/// Shared bytes that were a `str`.
+#[derive(Debug)]
+pub(crate) struct Text(Bytes);
+
+impl Text {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -43,14 +76,9 @@ enum Phase {
 }
 
 impl Invocation {
-    pub(crate) fn new(
-        id: RequestId,
-        link: Arc<Link>,
-        start: Arc<Start>,
-        context: worker::Context,
-    ) -> Arc<Self> {
+    pub(crate) fn new(id: RequestId, link: Arc<Link>, start: Arc<Start>, facts: Facts) -> Arc<Self> {
         link.begin();
-        Arc::new(Self { id, link, start, context, progress: Mutex::default() })
+        Arc::new(Self { id, link, start, facts, progress: Mutex::default() })
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cloister_ipc::control::ConnectionId;
 use cloister_ipc::frame::{self, FrameError};
 use cloister_ipc::limits::FETCHES_IN_FLIGHT;
-use cloister_ipc::worker::{BodyEnd, BodyRef, FetchId, FromWorker, HostBody, RequestId, ResponseHead};
+use cloister_ipc::worker::{BodyEnd, BodyRef, FetchId, FromWorker, HostBody, RequestId};
 
 use crate::error::FetchError;
 use crate::task::Spawned;
@@ -32,7 +32,17 @@ pub(crate) struct Link {
 }
 
 /// What came back for a fetch.
-pub(crate) type Fetched = Result<(ResponseHead, HostBody, Bytes), FetchError>;
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) status: u16,
+    /// Header block.
+    pub(crate) headers: Bytes,
+    pub(crate) body: HostBody,
+    /// The body that rode with the message.
+    pub(crate) inline: Bytes,
+}
+
+type FetchResult = Result<Fetched, FetchError>;
 
 /// Driver's view of a link and of what others put into it.
 #[derive(Debug, Default)]
@@ -67,7 +77,7 @@ struct Slot {
 #[derive(Debug)]
 struct FetchSlot {
     request: RequestId,
-    result: Option<Fetched>,
+    result: Option<FetchResult>,
     waker: Option<Waker>,
 }
 
@@ -316,7 +326,7 @@ impl Link {
     }
 
     /// A fetch was answered or failed.
-    pub(crate) fn fetched(&self, fetch: FetchId, result: Fetched) {
+    pub(crate) fn fetched(&self, fetch: FetchId, result: FetchResult) {
         let mut state = self.lock();
         let waker = state.fetches.get_mut(&fetch).and_then(|slot| {
             slot.result.get_or_insert(result);
@@ -327,7 +337,7 @@ impl Link {
     }
 
     /// The result of a fetch; the fetch is then forgotten.
-    pub(crate) fn poll_fetched(&self, fetch: FetchId, cx: &mut Context<'_>) -> Poll<Fetched> {
+    pub(crate) fn poll_fetched(&self, fetch: FetchId, cx: &mut Context<'_>) -> Poll<FetchResult> {
         let mut state = self.lock();
         let Some(slot) = state.fetches.get_mut(&fetch) else { return Poll::Ready(Err(FetchError::Over)) };
         let Some(result) = slot.result.take() else {
@@ -337,7 +347,7 @@ impl Link {
         state.fetches.remove(&fetch);
         let mut waiters = Vec::new();
         match &result {
-            Ok((_, HostBody::Held { .. } | HostBody::Tunnel, _)) => state.held += 1,
+            Ok(Fetched { body: HostBody::Held { .. } | HostBody::Tunnel, .. }) => state.held += 1,
             _ => waiters = state.take_waiters(),
         }
         drop(state);
