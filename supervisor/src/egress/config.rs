@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ pub struct EgressConfig {
     /// Addresses that are this host's although no interface has them (behind a NAT or a load
     /// balancer); the interfaces' own are found by themselves.
     pub own_addresses: Vec<IpAddr>,
+    /// Requests and tunnels that a Worker may have open at a time.
+    pub worker_requests: NonZeroU32,
+    /// Connections to its proxy port that a Worker may have open at a time.
+    pub worker_connections: NonZeroU32,
     /// PEM file of certificate authorities to trust besides the public ones.
     pub extra_ca: Option<PathBuf>,
     /// Longest for the resolver, for a connection to one address, and for a TLS handshake,
@@ -40,6 +45,8 @@ impl Default for EgressConfig {
             hosts: BTreeMap::new(),
             nameservers: Vec::new(),
             own_addresses: Vec::new(),
+            worker_requests: NonZeroU32::MIN.saturating_add(255),
+            worker_connections: NonZeroU32::MIN.saturating_add(255),
             extra_ca: None,
             connect_timeout_ms: Millis(5_000),
             response_timeout_ms: Millis(60_000),

@@ -53,6 +53,12 @@ pub enum EgressError {
     /// The invocation has no subrequest left.
     #[error(transparent)]
     Subrequests(#[from] Exhausted),
+    /// The Worker has too many open.
+    #[error("the Worker has {limit} requests open already, that is the limit")]
+    TooMany {
+        /// The most it may have.
+        limit: u32,
+    },
     /// The name has no address, or the resolver failed.
     #[error("cannot resolve {host}: {reason}")]
     Resolve {
@@ -88,7 +94,9 @@ impl EgressError {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::Denied { .. } | Self::Address { .. } => StatusCode::FORBIDDEN,
-            Self::RateLimited { .. } | Self::Subrequests(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited { .. } | Self::TooMany { .. } | Self::Subrequests(_) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::ResponseTooLarge { .. }
             | Self::Resolve { .. }
             | Self::Network { .. }
@@ -105,6 +113,7 @@ impl EgressError {
             Self::Address { .. } => "address_denied",
             Self::RateLimited { .. } => "rate_limited",
             Self::ResponseTooLarge { .. } => "response_too_large",
+            Self::TooMany { .. } => "too_many_requests",
             Self::Subrequests(_) => "subrequests_exceeded",
             Self::Resolve { .. } => "resolve_failed",
             Self::Network { .. } => "network_failed",
@@ -120,6 +129,7 @@ impl EgressError {
             Self::Denied { .. }
             | Self::Address { .. }
             | Self::RateLimited { .. }
+            | Self::TooMany { .. }
             | Self::Subrequests(_)
             | Self::Invalid(_) => true,
             Self::ResponseTooLarge { .. }
@@ -145,9 +155,10 @@ impl EgressError {
 impl From<EgressError> for FetchError {
     fn from(error: EgressError) -> Self {
         match error {
-            EgressError::Denied { .. } | EgressError::Address { .. } | EgressError::RateLimited { .. } => {
-                Self::Denied(error.to_string())
-            }
+            EgressError::Denied { .. }
+            | EgressError::Address { .. }
+            | EgressError::RateLimited { .. }
+            | EgressError::TooMany { .. } => Self::Denied(error.to_string()),
             EgressError::Subrequests(_) => Self::Subrequests,
             EgressError::ResponseTooLarge { .. }
             | EgressError::Resolve { .. }

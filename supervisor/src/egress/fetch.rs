@@ -6,15 +6,20 @@ use cloister_ipc::worker::OutboundContext;
 use cloister_policies::egress::{Decision, Host, Rule, Target, Verdict};
 use http::{Request, Response, StatusCode, header};
 use http_body::Body as _;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 
 use super::folder::Loaded;
 use super::headers::{MARK, prepare, strip_hop_by_hop, wants_websocket};
 use super::journal::Entry;
 use super::metered::Metered;
 use super::send::{address_absolutely, address_to};
+use super::slots::Slot;
+use super::wire::Wire;
 use super::{Caller, Egress, EgressError};
 use crate::body::Body;
 use crate::registry::WorkerId;
+use crate::worker::Tunnel;
 
 /// Host names that never leave the machine.
 pub(super) const RESERVED: &str = "cloister";
@@ -30,8 +35,8 @@ impl Egress {
     /// of the caller's subrequests, also when it is refused.
     ///
     /// Redirects are not followed: the Worker gets them, and what it asks next is judged anew. An
-    /// HTTP/1.1 upgrade to a WebSocket is let through; its 101 response carries hyper's `OnUpgrade`
-    /// (`hyper::upgrade::on`).
+    /// HTTP/1.1 upgrade to a WebSocket is let through; its 101 response carries a
+    /// [`Tunnel`](crate::worker::Tunnel).
     ///
     /// # Errors
     /// See [`EgressError`].
@@ -43,6 +48,10 @@ impl Egress {
         };
         let mut entry = Entry::new(&self.journal, caller, req.method().as_str(), &host, port);
         match self.fetch_judged(caller, target, req, &mut entry).await {
+            Ok((response, limit, _)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                entry.status(response.status());
+                self.switch(response, limit, entry).await
+            }
             Ok((response, limit, back)) => {
                 entry.status(response.status());
                 let idle = self.idle_timeout;
@@ -60,6 +69,7 @@ impl Egress {
         entry: &mut Entry,
     ) -> Result<(Response<Body>, Option<u64>, Option<super::metered::Return>), EgressError> {
         caller.subrequests.take()?;
+        entry.hold(self.slot(caller)?);
         let target = target.map_err(|error| EgressError::Invalid(error.to_string()))?;
         entry.path(target.path.as_str());
         if is_reserved(&target.host) {
@@ -74,9 +84,9 @@ impl Egress {
         let limit = rule.and_then(|rule| rule.response_bytes);
 
         let websocket = wants_websocket(req.method(), req.headers());
-        if let (true, Some(rule), Some(_)) = (websocket, rule, limit) {
-            let reason = "a WebSocket cannot be held to the rule's `response_bytes`".into();
-            return Err(EgressError::Denied { rule: rule.name.to_string(), reason });
+        if websocket && limit.is_some() && matches!(way, Way::Outbound { .. }) {
+            let reason = "a WebSocket of an outbound Worker cannot be held to the rule's `response_bytes`";
+            return Err(denied(&verdict, reason));
         }
         let secrets = self.secrets.get().map(|secrets| &**secrets);
         let prepared = prepare(req.headers_mut(), websocket, rule, &caller.worker, secrets);
@@ -108,6 +118,33 @@ impl Egress {
         Ok((response, limit, back))
     }
 
+    /// Makes the tunnel of a 101 response: it holds `entry`, and so the caller's share, to its end.
+    async fn switch(
+        &self,
+        mut response: Response<Body>,
+        limit: Option<u64>,
+        mut entry: Entry,
+    ) -> Result<Response<Body>, EgressError> {
+        let broken = |reason: String| EgressError::Network { host: "the server".into(), reason };
+        let tunnel = match response.extensions_mut().remove::<OnUpgrade>() {
+            Some(upgrade) => match upgrade.await {
+                Ok(upgraded) => {
+                    let stream = TokioIo::new(upgraded);
+                    Tunnel::new(Wire::new(stream, entry, limit, self.idle_timeout))
+                }
+                Err(error) => return Err(entry.failed(broken(error.to_string()))),
+            },
+            // An outbound Worker's.
+            None => match Tunnel::take(&mut response) {
+                Some(tunnel) => tunnel.with(entry),
+                None => return Err(entry.failed(broken("it switched protocols without a connection".into()))),
+            },
+        };
+        let mut switched = response.map(|_| Body::empty());
+        switched.extensions_mut().insert(tunnel);
+        Ok(switched)
+    }
+
     /// What is to be done with a request of this verdict.
     fn way(&self, caller: &Caller, loaded: &Loaded, verdict: &Verdict<'_>) -> Result<Way, EgressError> {
         let way = match (verdict.decision, &caller.outbound) {
@@ -133,6 +170,12 @@ impl Egress {
         };
         self.within_rate(caller, loaded, verdict)?;
         Ok(way)
+    }
+
+    /// A request more for the caller.
+    pub(super) fn slot(&self, caller: &Caller) -> Result<Slot, EgressError> {
+        let full = || EgressError::TooMany { limit: self.requests.each() };
+        self.requests.take(&caller.worker).ok_or_else(full)
     }
 
     /// Holds the caller to the rule's `requests_per_second`.

@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Connections that wait for one key.
 const PER_KEY: usize = 16;
 /// Connections that wait in all.
-const IN_ALL: usize = 4096;
+const IN_ALL: usize = 1024;
 
 /// The waiting connections.
 #[derive(Debug, Default)]

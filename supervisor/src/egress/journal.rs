@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cloister_policies::egress::{DEFAULT_RULE, Verdict};
 
+use super::slots::Slot;
 use super::{Caller, EgressError};
 
 /// Decisions that are kept.
@@ -74,6 +75,8 @@ impl Journal {
 pub(super) struct Entry {
     decision: Decision,
     log: bool,
+    /// Given back when the request is over.
+    slot: Option<Slot>,
     began: Instant,
     journal: Arc<Journal>,
 }
@@ -98,7 +101,12 @@ impl Entry {
             ms: 0,
             reason: None,
         };
-        Self { decision, log: true, began: Instant::now(), journal: Arc::clone(journal) }
+        Self { decision, log: true, slot: None, began: Instant::now(), journal: Arc::clone(journal) }
+    }
+
+    /// Holds `slot` as long as the request lasts.
+    pub(super) fn hold(&mut self, slot: Slot) {
+        self.slot = Some(slot);
     }
 
     pub(super) fn path(&mut self, path: &str) {

@@ -20,8 +20,10 @@ mod proxy;
 mod rate;
 mod resolve;
 mod send;
+mod slots;
 mod tunnel;
 mod watch;
+mod wire;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -50,6 +52,8 @@ pub struct Egress {
     idle: Arc<idle::Idle>,
     rates: rate::Rates,
     journal: Arc<journal::Journal>,
+    requests: Arc<slots::Slots>,
+    connections: Arc<slots::Slots>,
     secrets: OnceLock<Arc<dyn Secrets>>,
     outbound: OnceLock<Arc<dyn OutboundInvoker>>,
     bindings: OnceLock<Arc<dyn Bindings>>,
@@ -109,6 +113,8 @@ impl Egress {
             idle: Arc::default(),
             rates: rate::Rates::default(),
             journal: Arc::default(),
+            requests: slots::Slots::new(config.worker_requests.get()),
+            connections: slots::Slots::new(config.worker_connections.get()),
             secrets: OnceLock::new(),
             outbound: OnceLock::new(),
             bindings: OnceLock::new(),

@@ -9,7 +9,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -18,6 +17,7 @@ use super::headers::{MARK, strip_hop_by_hop, wants_websocket};
 use super::{BindingTarget, Caller, Egress, EgressError};
 use crate::body::Body;
 use crate::outcome::Failure;
+use crate::worker::Tunnel;
 
 /// Longest head of a request, bytes.
 const HEAD_BYTES: usize = 64 << 10;
@@ -37,6 +37,12 @@ impl Egress {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Fn() -> Caller + Send + Sync + 'static,
     {
+        let worker = caller().worker;
+        let Some(_slot) = self.connections.take(&worker) else {
+            let limit = self.connections.each();
+            tracing::warn!(target: "egress", %worker, limit, "too many connections to its proxy port, one is closed");
+            return;
+        };
         let caller = Arc::new(caller);
         let service = service_fn(move |req: Request<Incoming>| {
             let (egress, caller) = (Arc::clone(&self), Arc::clone(&caller));
@@ -81,8 +87,15 @@ impl Egress {
         };
         match client {
             Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let server = hyper::upgrade::on(&mut response);
-                tokio::spawn(join(client, server, self.idle_timeout));
+                let tunnel = Tunnel::take(&mut response).ok_or_else(|| EgressError::Network {
+                    host: RESERVED.into(),
+                    reason: "it switched protocols without a connection".into(),
+                })?;
+                tokio::spawn(async move {
+                    // Ends as WebSockets end: one side goes away. What there is to say of it is in the
+                    // decision that the tunnel holds.
+                    let _ = Tunnel::upgrade(client).join(tunnel).await;
+                });
             }
             _ => strip_hop_by_hop(response.headers_mut()),
         }
@@ -120,15 +133,6 @@ fn binding(host: &Host) -> Option<BindingTarget> {
             Some(BindingTarget::Dispatch { binding: (*binding).to_owned(), worker: (*worker).to_owned() })
         }
         _ => None,
-    }
-}
-
-/// Joins the two ends of a WebSocket.
-async fn join(client: OnUpgrade, server: OnUpgrade, silence: Duration) {
-    if let (Ok(client), Ok(server)) = (client.await, server.await) {
-        let (client, server) = (TokioIo::new(client), TokioIo::new(server));
-        // Ends as WebSockets end: one side goes away. It was written down when it began.
-        let _ = super::tunnel::copy_both(client, server, None, silence, &mut |_| {}).await;
     }
 }
 

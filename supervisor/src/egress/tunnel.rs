@@ -65,6 +65,7 @@ impl Egress {
         entry: &mut Entry,
     ) -> Result<Tunnel, EgressError> {
         caller.subrequests.take()?;
+        entry.hold(self.slot(caller)?);
         let (host, port) = parsed.map_err(|error| EgressError::Invalid(error.to_string()))?;
         let port = port.ok_or_else(|| EgressError::Invalid("CONNECT needs a port".into()))?;
         if is_reserved(&host) {
@@ -155,7 +156,7 @@ impl Tunnel {
 
 /// Copies both ways until both have ended, one has failed, there is silence, or `limit` bytes have
 /// come from the server. The ways don't wait for each other: a full one must not block the other.
-pub(super) async fn copy_both<C, S>(
+async fn copy_both<C, S>(
     client: C,
     server: S,
     limit: Option<u64>,

@@ -294,11 +294,33 @@ async fn a_websocket_passes() {
     req.headers_mut().insert("upgrade", "websocket".parse().unwrap());
     let mut response = rig.egress.fetch(&caller(), req).await.unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
-    let mut socket = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    let mut socket = open(&mut response);
     socket.write_all(b"ping").await.unwrap();
     let mut echoed = [0; 4];
     socket.read_exact(&mut echoed).await.unwrap();
     assert_eq!(&echoed, b"ping");
+}
+
+#[tokio::test]
+async fn a_websocket_is_counted_and_cut_at_the_rules_limit() {
+    let address = echo_after_upgrade(None).await;
+    let rig = Rig::new(&format!("{OPEN}limits = {{ response_bytes = 10 }}"), &[("ws.test", &["127.0.0.1"])]);
+    let mut req = request("GET", &format!("http://ws.test:{}/", address.port()));
+    req.headers_mut().insert("connection", "Upgrade".parse().unwrap());
+    req.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+    let mut response = rig.egress.fetch(&caller(), req).await.unwrap();
+    let mut socket = open(&mut response);
+    let mut echoed = [0; 8];
+    socket.write_all(b"12345678").await.unwrap();
+    socket.read_exact(&mut echoed).await.unwrap();
+    assert!(rig.egress.decisions().is_empty());
+    socket.write_all(b"90123").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = socket.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+    let decision = rig.egress.decisions().pop().unwrap();
+    assert_eq!((decision.status, decision.bytes), (Some(101), 8));
+    assert_eq!(decision.reason.unwrap(), "more than 10 bytes came from the server");
 }
 
 #[tokio::test]

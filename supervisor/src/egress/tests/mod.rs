@@ -297,3 +297,11 @@ async fn through(rig: &Rig, head: &str) -> String {
     stream.read_to_end(&mut answer).await.unwrap();
     String::from_utf8_lossy(&answer).into_owned()
 }
+
+/// The byte stream of a 101 response.
+fn open(response: &mut Response<Body>) -> tokio::io::DuplexStream {
+    let (near, far) = tokio::io::duplex(1024);
+    let tunnel = crate::worker::Tunnel::take(response).unwrap();
+    tokio::spawn(tunnel.join(crate::worker::Tunnel::new(far)));
+    near
+}

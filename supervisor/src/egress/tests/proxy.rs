@@ -125,15 +125,6 @@ async fn a_websocket_passes_through_the_proxy() {
     assert_eq!(&echoed, b"ping");
 }
 
-#[tokio::test]
-async fn a_websocket_is_refused_where_its_bytes_cannot_be_counted() {
-    let rig = Rig::new(&format!("{OPEN}limits = {{ response_bytes = 10 }}"), &[("ws.test", &["127.0.0.1"])]);
-    let head = "GET http://ws.test/ HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-    let mut stream = proxy(&rig, caller).await;
-    stream.write_all(head.as_bytes()).await.unwrap();
-    assert!(head_of(&mut stream).await.starts_with("HTTP/1.1 403 "));
-}
-
 struct Echo;
 
 impl Bindings for Echo {
@@ -171,4 +162,42 @@ async fn reserved_names_are_bindings_and_never_leave() {
         assert!(through(&rig, &head(uri)).await.starts_with("HTTP/1.1 400 "), "{uri}");
     }
     assert_eq!(rig.names.asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_worker_cannot_hold_more_than_its_share() {
+    let address = echo_after_upgrade(None).await;
+    let two = std::num::NonZeroU32::new(2).unwrap();
+    let config = EgressConfig { worker_requests: two, worker_connections: two, ..EgressConfig::default() };
+    let rig = Rig::with(OPEN, &[("ws.test", &["127.0.0.1"])], config);
+    let uri = format!("http://ws.test:{}/", address.port());
+    let hold = async || {
+        let mut req = request("GET", &uri);
+        req.headers_mut().insert("connection", "upgrade".parse().unwrap());
+        req.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+        rig.egress.fetch(&caller(), req).await.unwrap()
+    };
+    let (mut one, mut other) = (hold().await, hold().await);
+    let held = (open(&mut one), open(&mut other));
+    drop((one, other));
+    assert!(matches!(rig.get(&uri).await, Err(EgressError::TooMany { limit: 2 })));
+    drop(held);
+    while rig.egress.decisions().len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    let refused = rig.get("http://10.0.0.1/").await.unwrap_err();
+    assert!(matches!(refused, EgressError::Address { .. }), "{refused}");
+
+    // An answer shows that a connection is being served.
+    let mut served = Vec::new();
+    for _ in 0..2 {
+        let mut stream = proxy(&rig, caller).await;
+        stream.write_all(b"GET http://10.0.0.1/ HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        assert!(head_of(&mut stream).await.starts_with("HTTP/1.1 403 "));
+        served.push(stream);
+    }
+    let mut third = proxy(&rig, caller).await;
+    let mut end = Vec::new();
+    third.read_to_end(&mut end).await.unwrap();
+    assert!(end.is_empty());
 }
