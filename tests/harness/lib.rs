@@ -24,6 +24,6 @@ pub use config::Config;
 pub use origin::{Origin, Seen};
 pub use platform::Platform;
 pub use ports::Port;
-pub use programs::{Tenant, compile_c, program, tenant};
+pub use programs::{Tenant, compile_c, compile_c_dynamic, program, tenant};
 pub use ran::Ran;
 pub use upload::Upload;

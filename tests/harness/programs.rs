@@ -65,10 +65,21 @@ pub fn tenant(name: &str) -> Tenant {
 /// Compiles a C source (path below `tests/tenants`) to a static program, once per content.
 #[must_use]
 pub fn compile_c(source: &str) -> Tenant {
+    compile(source, "", &["-static"])
+}
+
+/// As [`compile_c`], linked dynamically.
+#[must_use]
+pub fn compile_c_dynamic(source: &str) -> Tenant {
+    compile(source, "-dynamic", &[])
+}
+
+fn compile(source: &str, suffix: &str, flags: &[&str]) -> Tenant {
     let source = root().join("tests/tenants").join(source);
     let folder = root().join("target/tenants/c");
     std::fs::create_dir_all(&folder).expect("a folder for C tenants");
-    let path = folder.join(source.file_stem().expect("a file name"));
+    let stem = source.file_stem().expect("a file name").to_string_lossy();
+    let path = folder.join(format!("{stem}{suffix}"));
     let age = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     // Headers lie beside the sources.
     let beside =
@@ -81,7 +92,8 @@ pub fn compile_c(source: &str) -> Tenant {
         let fresh = path.with_extension(std::process::id().to_string());
         build(
             Command::new("gcc")
-                .args(["-static", "-O1", "-pthread", "-Wall", "-Werror", "-o"])
+                .args(flags)
+                .args(["-O1", "-pthread", "-Wall", "-Werror", "-o"])
                 .args([&fresh, &source]),
         );
         std::fs::rename(&fresh, &path).expect("renaming a fresh program");

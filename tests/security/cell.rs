@@ -16,7 +16,7 @@ use cloister_supervisor::launch::{
 };
 use cloister_supervisor::limits::{Limits, Resources};
 use cloister_supervisor::registry::{Allow, Contract, Deployed, Digest, HttpSocket, Linkage, WorkerId};
-use cloister_tests::{compile_c, program};
+use cloister_tests::{compile_c, compile_c_dynamic, program};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tempfile::TempDir;
 
@@ -61,7 +61,7 @@ pub(crate) struct Cell {
     args: Vec<String>,
     allow: BTreeSet<Allow>,
     resources: Resources,
-    inherit: bool,
+    dynamic: bool,
 }
 
 impl Cell {
@@ -73,7 +73,7 @@ impl Cell {
             args: Vec::new(),
             allow: BTreeSet::new(),
             resources: Resources { tmp_bytes: 4 << 20, ..Resources::default() },
-            inherit: false,
+            dynamic: false,
         }
     }
 
@@ -92,6 +92,12 @@ impl Cell {
         self
     }
 
+    /// Linked dynamically: it gets the loader and the library folders.
+    pub(crate) fn dynamic(mut self) -> Self {
+        self.dynamic = true;
+        self
+    }
+
     pub(crate) fn resources(mut self, change: impl FnOnce(&mut Resources)) -> Self {
         change(&mut self.resources);
         self
@@ -102,10 +108,14 @@ impl Cell {
             id: WorkerId { namespace: Some("security".into()), name: self.program.into() },
             version: "1".into(),
             digest: Digest::parse(&"0".repeat(64)).unwrap(),
-            binary: stored(self.program),
-            linkage: Linkage::Static,
+            binary: stored(self.program, self.dynamic),
+            linkage: if self.dynamic {
+                Linkage::Dynamic { interpreter: "/lib64/ld-linux-x86-64.so.2".into() }
+            } else {
+                Linkage::Static
+            },
             contract: self.contract,
-            socket: if self.inherit { HttpSocket::Inherit } else { HttpSocket::Listen },
+            socket: HttpSocket::Listen,
             args,
             bindings: BTreeMap::new(),
             limits: Limits::default(),
@@ -177,21 +187,22 @@ impl Cell {
 }
 
 /// A program as the store keeps it: mode 0111, another owner than the Worker.
-fn stored(name: &'static str) -> PathBuf {
+fn stored(name: &'static str, dynamic: bool) -> PathBuf {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let folder = tempfile::Builder::new().prefix("cloister-security-").tempdir().unwrap();
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711)).unwrap();
         folder
     });
-    let path = folder.path().join(name);
+    let path = folder.path().join(format!("{name}{}", if dynamic { "-dynamic" } else { "" }));
     if !path.exists() {
         // Copied by a process of its own: a descriptor open for writing here could be inherited by
         // what another test starts, and the file then not be executed.
         let fresh = path.with_extension(format!("{:?}", std::thread::current().id()));
+        let source = format!("hostile/{name}.c");
+        let built = if dynamic { compile_c_dynamic(&source) } else { compile_c(&source) };
         let mut copy = Command::new("cp");
-        let copied = copy.arg(compile_c(&format!("hostile/{name}.c")).path).arg(&fresh).status();
-        assert!(copied.unwrap().success(), "{copy:?}");
+        assert!(copy.arg(built.path).arg(&fresh).status().unwrap().success(), "{copy:?}");
         std::fs::set_permissions(&fresh, Permissions::from_mode(0o111)).unwrap();
         std::fs::rename(&fresh, &path).unwrap();
     }
@@ -321,6 +332,12 @@ pub(crate) fn all_worked(findings: &[Finding]) {
     let refused: Vec<_> =
         findings.iter().filter(|finding| !matches!(finding.outcome, Outcome::Ok(_))).collect();
     assert!(refused.is_empty(), "a harmless program was refused: {refused:#?}");
+}
+
+/// All but those that a waiver or a contract grants.
+pub(crate) fn without(mut findings: Vec<Finding>, granted: &[&str]) -> Vec<Finding> {
+    findings.retain(|finding| !granted.contains(&finding.name.as_str()));
+    findings
 }
 
 /// What a named probe found.

@@ -2,7 +2,7 @@
 
 use cloister_supervisor::registry::{Allow, Contract};
 
-use crate::cell::{Cell, Finding, Outcome, all_refused, all_worked, outcome};
+use crate::cell::{Cell, Finding, Outcome, all_refused, all_worked, outcome, without};
 
 async fn attack(cell: Cell) -> Vec<Finding> {
     let secret = tempfile::NamedTempFile::new().unwrap();
@@ -24,14 +24,37 @@ async fn http_worker_reaches_no_file() {
 async fn ipc_worker_reaches_no_file() {
     let findings = attack(Cell::new("files").contract(Contract::Ipc)).await;
     // Its control socket is descriptor 3, which it is given.
-    let others: Vec<_> =
-        findings.into_iter().filter(|finding| finding.name != "no descriptor but 0, 1, 2").collect();
-    all_refused(&others);
+    all_refused(&without(findings, &["no descriptor but 0, 1, 2"]));
 }
 
 #[tokio::test]
 async fn a_waiver_opens_no_file() {
     all_refused(&attack(Cell::new("files").allow(Allow::Processes)).await);
+}
+
+#[tokio::test]
+async fn with_proc_it_sees_only_itself() {
+    let findings = attack(Cell::new("files").allow(Allow::Proc)).await;
+    let granted = ["list /proc", "list /proc/self/fd"];
+    for name in granted {
+        assert!(matches!(outcome(&findings, name), Outcome::Ok(_)), "{name}");
+    }
+    all_refused(&without(findings, &granted));
+}
+
+#[tokio::test]
+async fn dynamic_worker_reaches_no_file() {
+    all_refused(&attack(Cell::new("files").dynamic()).await);
+}
+
+/// The loader may be executed: it must not run what the Worker wrote.
+#[tokio::test]
+async fn the_loader_runs_nothing_of_tmp() {
+    let own = Cell::new("loader").dynamic().arg("own").run().await;
+    assert!(own.lines.iter().any(|line| line.contains("GNU C Library")), "the twin failed: {own:?}");
+    let copy = Cell::new("loader").dynamic().arg("copy").run().await;
+    assert!(!copy.lines.iter().any(|line| line.contains("GNU C Library")), "{copy:?}");
+    assert!(copy.errors.contains("/tmp/copy"), "{copy:?}");
 }
 
 #[tokio::test]

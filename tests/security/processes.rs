@@ -2,7 +2,7 @@
 
 use cloister_supervisor::registry::{Allow, Contract};
 
-use crate::cell::{Cell, Finding, Outcome, all_refused, all_worked, outcome};
+use crate::cell::{Cell, Finding, Outcome, all_refused, all_worked, outcome, without};
 
 async fn attack(cell: Cell) -> Vec<Finding> {
     cell.arg(std::process::id()).probes().await
@@ -27,11 +27,7 @@ async fn with_processes_it_only_forks() {
     }
     // With children about, it is not alone any more, and sees them.
     let own = ["kill every other process", "it is alone"];
-    let rest: Vec<_> = findings
-        .into_iter()
-        .filter(|finding| !granted.contains(&finding.name.as_str()) && !own.contains(&finding.name.as_str()))
-        .collect();
-    all_refused(&rest);
+    all_refused(&without(without(findings, &granted), &own));
 }
 
 #[tokio::test]
@@ -49,9 +45,7 @@ async fn with_jit_only_memory_changes() {
     for name in granted {
         assert!(matches!(outcome(&findings, name), Outcome::Ok(_)), "{name}");
     }
-    let rest: Vec<_> =
-        findings.into_iter().filter(|finding| !granted.contains(&finding.name.as_str())).collect();
-    all_refused(&rest);
+    all_refused(&without(findings, &granted));
 }
 
 #[tokio::test]

@@ -68,6 +68,9 @@ cp -a tests/security/snapshots "$root$top/tests/security/" 2>/dev/null || true
 for source in tests/tenants/hostile/*.c; do
     gcc -static -O1 -pthread -Wall -Werror -s -o "$root$top/target/tenants/c/$(basename "$source" .c)" "$source"
 done
+for name in files loader; do
+    gcc -O1 -pthread -Wall -Werror -s -o "$root$top/target/tenants/c/$name-dynamic" "tests/tenants/hostile/$name.c"
+done
 printf 'root:x:0:0::/root:/bin/sh\ncloister:x:999:999::/:/bin/sh\nhost-user:x:1001:1001::/home:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:*:1::::::\n' >"$root/etc/shadow"
 printf 'root:x:0:\ncloister:x:999:\n' >"$root/etc/group"
