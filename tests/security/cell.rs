@@ -29,28 +29,34 @@ pub(crate) const SIGSYS: i32 = 31;
 /// The launcher of all these tests. It ends with this program.
 pub(crate) fn launcher() -> &'static Launcher {
     static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
-    LAUNCHER.get_or_init(|| {
-        let waived = std::env::var("CLOISTER_TEST_WAIVE").unwrap_or_default();
-        let waived = waived.split_terminator(',');
-        let waived = waived.map(|name| Wall::by_name(name).unwrap_or_else(|| panic!("no wall {name}")));
-        launcher_with(waived.collect()).unwrap()
-    })
+    LAUNCHER.get_or_init(|| launcher_with(waived()).unwrap().0)
 }
 
-/// A launcher with host uids of its own.
-pub(crate) fn launcher_with(waived: Vec<Wall>) -> Result<Launcher, StartError> {
+/// Walls that the tester waived: those this machine's kernel can't raise.
+pub(crate) fn waived() -> Vec<Wall> {
+    let waived = std::env::var("CLOISTER_TEST_WAIVE").unwrap_or_default();
+    let waived = waived.split_terminator(',');
+    waived.map(|name| Wall::by_name(name).unwrap_or_else(|| panic!("no wall {name}"))).collect()
+}
+
+/// Start of 512 host uids that nobody else has, away from those of other tests' platforms.
+pub(crate) fn uid_base() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
+    let slot = std::process::id() % 32_768 * 128 + COUNT.fetch_add(1, Ordering::Relaxed) % 128;
+    1_000_000_000 + slot * 512
+}
+
+/// A launcher with host uids of its own, and its pid.
+pub(crate) fn launcher_with(waived: Vec<Wall>) -> Result<(Launcher, u32), StartError> {
     assert!(nix::unistd::geteuid().is_root(), "run these tests as root: walls can't be raised otherwise");
     let runner = Runner::spawn(&program("sandbox-runner")).unwrap();
-    // Away from the ranges of the platforms that other tests start.
-    let slot = std::process::id() % 32_768 * 4 + COUNT.fetch_add(1, Ordering::Relaxed) % 4;
     let options = Options {
-        configure: Configure { uid_base: 1_000_000_000 + slot * 512, uid_count: 512, waived },
+        configure: Configure { uid_base: uid_base(), uid_count: 512, waived },
         blanks: 2,
         specs: 4,
         start_timeout: Duration::from_secs(30),
     };
-    Launcher::connect(runner.socket, options)
+    Ok((Launcher::connect(runner.socket, options)?, runner.child.id()))
 }
 
 /// Which program, and how it is started.

@@ -6,6 +6,7 @@ mod cell;
 mod doors;
 mod files;
 mod ipc;
+mod launcher;
 mod missing_wall;
 mod network;
 mod processes;

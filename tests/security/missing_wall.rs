@@ -8,7 +8,7 @@ use crate::cell::{Cell, launcher_with};
 #[tokio::test]
 #[ignore = "needs a kernel before 6.3: run by make test-vm"]
 async fn refused_without_waiver() {
-    let launcher = launcher_with(Vec::new()).unwrap();
+    let (launcher, _) = launcher_with(Vec::new()).unwrap();
     let error = Cell::new("listener").try_start_on(&launcher).await.unwrap_err();
     let StartError::Failed(failure) = &error else { panic!("{error}") };
     assert_eq!(failure.stage, Stage::Wall(Wall::MemoryDenyWriteExecute), "{error}");

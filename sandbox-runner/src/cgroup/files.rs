@@ -18,8 +18,31 @@ pub(super) fn make(at: impl AsFd, name: &str) -> io::Result<()> {
     Ok(mkdirat(at, name, Mode::from_raw_mode(0o755))?)
 }
 
+/// Makes a folder unless it is there, and opens it.
+pub(super) fn make_shared(at: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+    match make(&at, name) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
+        other => other?,
+    }
+    subfolder(at, name)
+}
+
 pub(super) fn remove(at: impl AsFd, name: &str) -> io::Result<()> {
     Ok(unlinkat(at, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Removes a folder whose subfolders were just removed: the kernel lets go of them a little later, and
+/// says busy until then.
+pub(super) fn remove_emptied(at: impl AsFd, name: &str) -> io::Result<()> {
+    for _ in 0..200 {
+        match remove(&at, name) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
+    remove(&at, name)
 }
 
 pub(super) fn writer(at: impl AsFd, name: &str) -> io::Result<File> {

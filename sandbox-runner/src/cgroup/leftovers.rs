@@ -7,6 +7,10 @@ use super::files;
 
 const PREFIX: &str = "cloister.";
 
+/// Folder of all launchers below the service's own; it stays. A launcher that gave up its capabilities can
+/// remove its folder only from one that its user may write, which a hierarchy's root (mode 0555) is not.
+pub(super) const SHARED: &str = "cloister-launchers";
+
 /// The name of this launcher's folder: no other process ever has the same pid and start time.
 pub(super) fn own_name(proc: BorrowedFd<'_>) -> io::Result<String> {
     let pid = std::process::id();

@@ -1,7 +1,7 @@
 //! cgroup limits: a fresh folder for each process, on v2 or on v1 and hybrid hosts.
 //!
 //! Everything is made below the launcher's own cgroup, so whatever bounds the launcher bounds its
-//! Workers too: `<own>/cloister.<pid>.<start time>/<blank>`. A folder is never used twice: on v2 a
+//! Workers too: `<own>/cloister-launchers/cloister.<pid>.<start time>/<blank>`. A folder is never used twice: on v2 a
 //! child put into one that was once killed dies at once.
 
 mod detect;

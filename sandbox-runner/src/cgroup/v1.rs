@@ -39,7 +39,7 @@ impl V1 {
     pub(super) fn prepare(proc: BorrowedFd<'_>, folders: &[String]) -> Result<Self, Failure> {
         let name = leftovers::own_name(proc).map_err(wall(Wall::Cgroup, "naming the launcher's folder"))?;
         let open = |path: &String| -> io::Result<Hierarchy> {
-            let parent = files::folder(path)?;
+            let parent = files::make_shared(files::folder(path)?, leftovers::SHARED)?;
             leftovers::clean(proc, &parent)?;
             files::make(&parent, &name)?;
             let own = files::subfolder(&parent, &name)?;
@@ -47,7 +47,16 @@ impl V1 {
             let (cpu, memory) = (has("cpu.cfs_quota_us"), has("memory.limit_in_bytes"));
             let (swap, pids) = (has("memory.memsw.limit_in_bytes"), has("pids.max"));
             let tcp = has("memory.kmem.tcp.limit_in_bytes");
-            Ok(Hierarchy { parent, own, path: format!("{path}/{name}"), cpu, memory, swap, tcp, pids })
+            Ok(Hierarchy {
+                parent,
+                own,
+                path: format!("{path}/{}/{name}", leftovers::SHARED),
+                cpu,
+                memory,
+                swap,
+                tcp,
+                pids,
+            })
         };
         let mut v1 = Self { name: name.clone(), hierarchies: Vec::new() };
         for path in folders {
@@ -95,7 +104,7 @@ impl V1 {
 
     pub(super) fn close(&self) {
         for hierarchy in &self.hierarchies {
-            let _ = files::remove(&hierarchy.parent, &self.name); // the next start removes what is left
+            let _ = files::remove_emptied(&hierarchy.parent, &self.name); // the next start removes what is left
         }
     }
 }

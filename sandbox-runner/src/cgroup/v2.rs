@@ -30,12 +30,14 @@ impl V2 {
         // A launcher before this one may have moved the supervisor into the leaf already.
         let path = path.strip_suffix(&format!("/{LEAF}")).unwrap_or(path);
         let parent = files::folder(path).map_err(failed("opening"))?;
-        leftovers::clean(proc, &parent).map_err(failed("removing folders of dead launchers"))?;
         give_controllers(&parent).map_err(failed("cgroup.subtree_control"))?;
+        let parent = files::make_shared(&parent, leftovers::SHARED).map_err(failed("making a folder"))?;
+        enable(&parent).map_err(failed("cgroup.subtree_control of the folder of launchers"))?;
+        leftovers::clean(proc, &parent).map_err(failed("removing folders of dead launchers"))?;
         let name = leftovers::own_name(proc).map_err(failed("naming the launcher's folder"))?;
         files::make(&parent, &name).map_err(failed("making a folder"))?;
         let own = files::subfolder(&parent, &name).map_err(failed("opening the folder"))?;
-        let v2 = Self { parent, own, path: format!("{path}/{name}"), name };
+        let v2 = Self { parent, own, path: format!("{path}/{}/{name}", leftovers::SHARED), name };
         match enable(&v2.own) {
             Ok(()) => Ok(v2),
             Err(error) => {
@@ -90,7 +92,7 @@ impl V2 {
     }
 
     pub(super) fn close(&self) {
-        let _ = files::remove(&self.parent, &self.name); // the next start removes what is left
+        let _ = files::remove_emptied(&self.parent, &self.name); // the next start removes what is left
     }
 }
 

@@ -1,0 +1,263 @@
+//! The launcher as a target of a supervisor that was taken over, and what it leaves behind.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use cloister_ipc::launch::{CgroupSpec, Configure, FromLauncher, NetworkSpec, Spec, ToLauncher, Wall};
+use cloister_ipc::limits::LAUNCH_BYTES;
+use cloister_ipc::{codec, descriptors};
+use cloister_policies::seccomp::{self, Profile};
+use cloister_supervisor::launch::Runner;
+use cloister_tests::program;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::cell::{Cell, launcher_with, uid_base};
+
+/// A launcher that is spoken to by hand.
+struct Target {
+    child: Child,
+    socket: OwnedFd,
+}
+
+impl Target {
+    fn start() -> Self {
+        let Runner { child, socket } = Runner::spawn(&program("sandbox-runner")).unwrap();
+        Self { child, socket }
+    }
+
+    fn configured() -> Self {
+        let target = Self::start();
+        target.say(&configure(Vec::new()), &[]);
+        assert!(matches!(target.hear(), Some(FromLauncher::Ready(_))));
+        target
+    }
+
+    fn say(&self, message: &ToLauncher, fds: &[BorrowedFd<'_>]) {
+        self.raw(&codec::encode(message, LAUNCH_BYTES).unwrap(), fds);
+    }
+
+    fn raw(&self, record: &[u8], fds: &[BorrowedFd<'_>]) {
+        // It may have gone already, for what was said before.
+        let _ = descriptors::send(&self.socket, record, fds);
+    }
+
+    /// Its next message; `None` when it is gone.
+    fn hear(&self) -> Option<FromLauncher> {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 30, tv_nsec: 0 })).unwrap();
+        assert!(ready > 0, "the launcher is silent");
+        let mut buffer = vec![0; LAUNCH_BYTES];
+        let (length, _) = descriptors::receive(&self.socket, &mut buffer).ok()?;
+        (length > 0).then(|| codec::decode(&buffer[..length], LAUNCH_BYTES).unwrap())
+    }
+
+    /// Ends it; everything that it made must be gone with it.
+    fn end(mut self) -> ExitStatus {
+        drop(self.socket);
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "the launcher does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Programs that its children run.
+    fn children(&self) -> Vec<String> {
+        let path = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let pids = std::fs::read_to_string(path).unwrap_or_default();
+        let name = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        pids.split_whitespace().map(name).filter(|name| !name.is_empty()).collect()
+    }
+}
+
+fn configure(waived: Vec<Wall>) -> ToLauncher {
+    ToLauncher::Configure(Configure { uid_base: uid_base(), uid_count: 8, waived })
+}
+
+fn spec() -> Spec {
+    let profile = Profile { contract: seccomp::Contract::Http, processes: false, jit: true };
+    Spec {
+        libraries: false,
+        proc: false,
+        network: Some(NetworkSpec { sockets: 1 }),
+        tmp_bytes: 1 << 20,
+        app_bytes: 0,
+        cgroup: CgroupSpec { memory_bytes: 16 << 20, pids: 8, cpu_percent: 50, cpu_weight: 100 },
+        jit: true,
+        processes: false,
+        base: seccomp::compile(&profile).unwrap().base,
+    }
+}
+
+/// Numbers without a pattern, the same every time.
+fn noise(seed: u64) -> impl Iterator<Item = u8> {
+    let mut state = seed | 1;
+    std::iter::from_fn(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        Some(state.to_le_bytes()[3])
+    })
+}
+
+#[test]
+fn garbage_ends_it_or_is_refused() {
+    for seed in 1..40u64 {
+        let target = if seed % 2 == 0 { Target::configured() } else { Target::start() };
+        let length = usize::try_from(seed * seed * 7 % 3000).unwrap();
+        let record: Vec<u8> = noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)).take(length.max(1)).collect();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let fds = vec![null.as_fd(); usize::try_from(seed % 32).unwrap()];
+        target.raw(&record, &fds);
+        let status = target.end();
+        assert!(status.code().is_some(), "seed {seed}: it crashed: {status}");
+    }
+}
+
+/// Every byte of valid orders, changed.
+#[test]
+fn changed_orders_never_crash_it() {
+    let orders = [
+        ToLauncher::Make { blank: 1, spec: spec() },
+        ToLauncher::Sockets { blank: 1, count: 4 },
+        ToLauncher::Kill { blank: 1 },
+        configure(vec![Wall::Landlock]),
+    ];
+    for order in orders {
+        let record = codec::encode(&order, LAUNCH_BYTES).unwrap();
+        for at in (0..record.len().min(120)).step_by(3) {
+            let target = Target::configured();
+            let mut changed = record.clone();
+            changed[at] ^= 0xff;
+            target.raw(&changed, &[]);
+            for name in target.children() {
+                assert!(name.starts_with("sandbox-runner"), "it runs {name}");
+            }
+            let status = target.end();
+            assert!(status.code().is_some(), "{order:?} at {at}: it crashed: {status}");
+        }
+    }
+}
+
+#[test]
+fn senseless_orders_are_refused() {
+    let target = Target::configured();
+    for blank in [0, 7, u64::MAX] {
+        target.say(&ToLauncher::Kill { blank }, &[]);
+        target.say(&ToLauncher::Sockets { blank, count: 255 }, &[]);
+    }
+    let mut wrong = Vec::new();
+    for change in [
+        (|spec: &mut Spec| spec.base.clear()) as fn(&mut Spec),
+        |spec| spec.base = vec![0; 4096 * 8 + 8],
+        |spec| spec.cgroup.pids = 0,
+        |spec| spec.cgroup.memory_bytes = 0,
+        |spec| spec.tmp_bytes = 0,
+        |spec| spec.network = Some(NetworkSpec { sockets: 255 }),
+    ] {
+        let mut changed = spec();
+        change(&mut changed);
+        wrong.push(changed);
+    }
+    let count = wrong.len();
+    for (number, spec) in wrong.into_iter().enumerate() {
+        target.say(&ToLauncher::Make { blank: 100 + number as u64, spec }, &[]);
+    }
+    let mut failed = 0;
+    while failed < count {
+        match target.hear().expect("it goes on") {
+            FromLauncher::MakeFailed { .. } => failed += 1,
+            FromLauncher::SocketsFailed { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // And still works.
+    target.say(&ToLauncher::Make { blank: 1000, spec: spec() }, &[]);
+    assert!(matches!(target.hear(), Some(FromLauncher::Made { .. })));
+    assert!(target.end().success());
+}
+
+/// A filter that is no filter: the blank fails, nothing runs without one.
+#[test]
+fn a_filter_that_is_none_stops_the_blank() {
+    let target = Target::configured();
+    let broken = Spec { base: vec![0xff; 80], ..spec() };
+    target.say(&ToLauncher::Make { blank: 1, spec: broken }, &[]);
+    loop {
+        match target.hear().expect("it goes on") {
+            FromLauncher::Made { .. } => {}
+            FromLauncher::Exited(exited) => {
+                assert_eq!(exited.blank, 1);
+                break;
+            }
+            FromLauncher::MakeFailed { .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(target.end().success());
+}
+
+fn cgroups_of(launcher: u32) -> Vec<PathBuf> {
+    let wanted = format!("cloister.{launcher}.");
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+    for _ in 0..4 {
+        for folder in std::mem::take(&mut folders) {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                } else if entry.file_name().to_string_lossy().starts_with(&wanted) {
+                    found.push(entry.path());
+                } else {
+                    folders.push(entry.path());
+                }
+            }
+        }
+    }
+    found
+}
+
+fn count(path: impl AsRef<Path>) -> usize {
+    std::fs::read_dir(path).map_or(0, |entries| entries.flatten().filter(|e| e.path().is_dir()).count())
+}
+
+/// Starts and ends, again and again: no process, descriptor, mount or cgroup folder stays.
+#[tokio::test]
+async fn nothing_leaks() {
+    let (launcher, pid) = launcher_with(crate::cell::waived()).unwrap();
+    let cell = Cell::new("listener").arg("connect");
+    for _ in 0..10 {
+        cell.try_start_on(&launcher).await.unwrap().exited().await;
+    }
+    let look = || {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap().lines().count();
+        let folders: usize = cgroups_of(pid).iter().map(count).sum();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        [descriptors, mounts, folders, children.split_whitespace().count()]
+    };
+    let before = look();
+    let cycles = std::env::var("CLOISTER_TEST_CYCLES").map_or(300, |count| count.parse().unwrap());
+    for _ in 0..cycles {
+        cell.try_start_on(&launcher).await.unwrap().exited().await;
+    }
+    // Blanks that wait come and go: a few more or fewer are no leak.
+    let after = look();
+    for (before, after) in before.iter().zip(after) {
+        assert!(
+            after <= before + 24,
+            "descriptors, mounts, cgroup folders, children: {before:?} then {after:?}"
+        );
+    }
+    launcher.shutdown().await;
+    let end = Instant::now() + Duration::from_secs(10);
+    while Path::new(&format!("/proc/{pid}/mountinfo")).exists() && !cgroups_of(pid).is_empty() {
+        assert!(Instant::now() < end, "cgroup folders stay: {:?}", cgroups_of(pid));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(cgroups_of(pid).is_empty(), "cgroup folders stay: {:?}", cgroups_of(pid));
+}
