@@ -10,6 +10,7 @@ use cloister_ipc::worker::{
 };
 use cloister_ipc::{PROTOCOL, codec, descriptors, frame, limits};
 use cloister_supervisor::outcome::{Failure, Outcome};
+use cloister_supervisor::registry::{Binding, Deployed};
 use http::Response;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -87,7 +88,11 @@ where
             peer.ended().await;
         })
     });
-    plane.deploy(worker("evil"), program);
+    let hangs = Binding::Service { service: "hangs".into() };
+    let deployed =
+        Deployed { bindings: [("HANGS".to_owned(), hangs)].into_iter().collect(), ..worker("evil") };
+    plane.deploy(deployed, program);
+    plane.sdk(Deployed { concurrency: 1000, ..worker("hangs") }, |_, _, _| std::future::pending());
     plane.sdk(worker("good"), |_, _, _| async move { Ok(Response::new(WorkerBody::from("good"))) });
 }
 
@@ -158,8 +163,8 @@ evil!(body_bytes_where_none_are_due, Exception, "has none", |peer, id| {
 evil!(too_many_fetches, Exception, "fetches in flight", |peer, id| {
     for fetch in 1..=u64::try_from(limits::FETCHES_IN_FLIGHT).unwrap() + 1 {
         let head = RequestHead { method: "GET".into(), uri: "http://a/".into(), headers: Vec::new() };
-        let body = Tag::Stream { length: None };
-        peer.say(&FromWorker::Fetch { fetch, request: id, target: Target::Egress, head, body }, &[]).await;
+        let (target, body) = (Target::Service { binding: "HANGS".into() }, Tag::Stream { length: None });
+        peer.say(&FromWorker::Fetch { fetch, request: id, target, head, body }, &[]).await;
     }
 });
 
