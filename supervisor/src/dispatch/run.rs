@@ -25,7 +25,7 @@ const TRIES: u32 = 3;
 /// What a Worker did with a request.
 enum Done {
     Answered(Response<Body>),
-    HandedOn { hop: Hop, worker: WorkerId, request: Request<Body> },
+    HandedOn(Box<(Hop, WorkerId, Request<Body>)>),
 }
 
 impl Dispatcher {
@@ -54,9 +54,7 @@ impl Dispatcher {
             };
             match self.call(hop, &deployed, request).await? {
                 Done::Answered(response) => return Ok(response),
-                Done::HandedOn { hop: next, worker: to, request: changed } => {
-                    (hop, worker, request) = (next, to, changed);
-                }
+                Done::HandedOn(next) => (hop, worker, request) = *next,
             }
         }
     }
@@ -130,8 +128,8 @@ impl Dispatcher {
         };
         let mut response = match answer {
             Answer::Response(response) => response,
-            Answer::Handoff { target, request } => {
-                return self.hand_on(&hop, &invocation, target, request);
+            Answer::Handoff(handoff) => {
+                return self.hand_on(&hop, &invocation, handoff.target, handoff.request);
             }
         };
         if let Some(target) = http_handoff::target(&invocation.instance.deployed, &response).map_err(bad)? {
@@ -161,11 +159,8 @@ impl Dispatcher {
             Ok((next, worker)) => {
                 invocation.settle(true);
                 let request = super::bindings::prepare(request);
-                Ok(Done::HandedOn {
-                    hop: Hop { depth: hop.depth.saturating_add(1), ..next },
-                    worker,
-                    request,
-                })
+                let next = Hop { depth: hop.depth.saturating_add(1), ..next };
+                Ok(Done::HandedOn(Box::new((next, worker, request))))
             }
             Err(error) => {
                 let (outcome, failure) = super::bindings::failure(&error);

@@ -20,12 +20,16 @@ pub enum Answer {
     /// Itself.
     Response(Response<Body>),
     /// By naming who shall answer (tail dispatch).
-    Handoff {
-        /// Who.
-        target: Target,
-        /// The request as that one shall see it.
-        request: Request<Body>,
-    },
+    Handoff(Box<Handoff>),
+}
+
+/// Who answers instead.
+#[derive(Debug)]
+pub struct Handoff {
+    /// Who.
+    pub target: Target,
+    /// The request as that one shall see it.
+    pub request: Request<Body>,
 }
 
 /// Why a Worker gave no answer.

@@ -15,7 +15,7 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use super::state::{AnswerSender, OpenBody, OpenFetch, State, Trash, Violation};
 use super::{Connection, EXCEPTION_BYTES, WAIT_UNTIL_SECONDS};
 use crate::body::Body;
-use crate::worker::{Answer, CallError, Tunnel};
+use crate::worker::{Answer, CallError, Handoff, Tunnel};
 
 /// What a body tag of the Worker stands for.
 pub(super) enum Made {
@@ -244,7 +244,7 @@ impl Connection {
         if let Made::Body(body) = self.make(state, BodyRef::Response(id), body, inline, false)? {
             *request.body_mut() = body;
         }
-        Ok(Checked { answer: Answer::Handoff { target, request }, streaming: false })
+        Ok(Checked { answer: Answer::Handoff(Box::new(Handoff { target, request })), streaming: false })
     }
 
     #[allow(clippy::too_many_arguments)] // the fields of one message
