@@ -1,4 +1,4 @@
-//! Write a Worker for [Cloister](https://cloister.example): a program that answers HTTP requests
+//! Write a Worker for Cloister: a program that answers HTTP requests
 //! behind the platform's walls.
 //!
 //! Any tower service is a Worker, so an axum `Router` is one ([`serve`]); so is a closure
