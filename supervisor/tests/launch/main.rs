@@ -37,13 +37,18 @@ fn probe(link_statically: bool) -> PathBuf {
     static PROBES: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     let (statically, dynamically) = PROBES.get_or_init(|| {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/launch/probe.c");
-        let folder = tempfile::tempdir().unwrap().keep();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let build = |name: &str, flags: &[&str]| {
-            let to = folder.join(name);
-            let done =
-                Command::new("gcc").args(["-O1", "-pthread", "-o"]).arg(&to).args(flags).arg(source).status();
+            let (to, made) = (folder.join(name), folder.join(format!("{name}.{}", std::process::id())));
+            let done = Command::new("gcc")
+                .args(["-O1", "-pthread", "-o"])
+                .arg(&made)
+                .args(flags)
+                .arg(source)
+                .status();
             assert!(done.expect("gcc is needed").success());
-            std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o111)).unwrap();
+            std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o111)).unwrap();
+            std::fs::rename(made, &to).unwrap();
             to
         };
         (build("static", &["-static"]), build("dynamic", &[]))
@@ -322,7 +327,8 @@ async fn memory_processes_and_exec_are_bounded() {
     assert_eq!(out.try_read(&mut said).unwrap(), 0);
 
     let mut broken = deployed(Contract::Http, "report");
-    broken.binary = tempfile::NamedTempFile::new().unwrap().into_temp_path().keep().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    broken.binary = folder.path().join("broken");
     std::fs::write(&broken.binary, "not a program").unwrap();
     std::fs::set_permissions(&broken.binary, std::fs::Permissions::from_mode(0o111)).unwrap();
     let (broken_path, readable) = (broken.binary.clone(), broken.clone());
@@ -453,12 +459,12 @@ async fn when_the_launcher_is_killed_everything_dies_and_is_told() {
 }
 
 /// A launcher that runs as `uid`, and a copy of the probe that belongs to it.
-fn as_user(uid: u32, waived: Vec<Wall>) -> (Result<Launcher, StartError>, Child, PathBuf) {
+fn as_user(uid: u32, waived: Vec<Wall>) -> (Result<Launcher, StartError>, Child, tempfile::TempDir) {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use std::os::unix::process::CommandExt;
-    let folder = tempfile::tempdir().unwrap().keep();
-    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let (program, binary) = (folder.join("sandbox-runner"), folder.join("probe"));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (program, binary) = (folder.path().join("sandbox-runner"), folder.path().join("probe"));
     std::fs::copy(runner(), &program).unwrap();
     std::fs::copy(probe(true), &binary).unwrap();
     std::os::unix::fs::chown(&binary, Some(uid), Some(uid)).unwrap();
@@ -467,7 +473,7 @@ fn as_user(uid: u32, waived: Vec<Wall>) -> (Result<Launcher, StartError>, Child,
     let child = Command::new(program).stdin(theirs).uid(uid).gid(uid).current_dir("/").spawn().unwrap();
     let configure = Configure { uid_base: 300_000, uid_count: 10, waived };
     let options = Options { configure, blanks: 1, specs: 4, start_timeout: Duration::from_secs(10) };
-    (Launcher::connect(ours, options), child, binary)
+    (Launcher::connect(ours, options), child, folder)
 }
 
 #[tokio::test]
@@ -477,11 +483,11 @@ async fn without_root_what_is_missing_must_be_waived() {
     assert!(error.contains("own-uid") && error.contains("waive"), "{error}");
     child.wait().unwrap();
 
-    let (launcher, mut child, binary) = as_user(65_534, vec![Wall::OwnUid, Wall::Cgroup]);
+    let (launcher, mut child, folder) = as_user(65_534, vec![Wall::OwnUid, Wall::Cgroup]);
     let launcher = launcher.unwrap();
     assert!(!launcher.machine().own_uid);
     let mut worker = deployed(Contract::Http, "report");
-    worker.binary = binary;
+    worker.binary = folder.path().join("probe");
     worker.allow.insert(Allow::Proc);
     let worker = Arc::new(worker);
     for _ in 0..3 {
