@@ -29,7 +29,8 @@ pub(super) fn clean(proc: BorrowedFd<'_>, parent: &OwnedFd) -> io::Result<()> {
         if started(proc, pid) == Some(start) {
             continue;
         }
-        let folder = files::subfolder(parent, &name)?;
+        // Another launcher that starts now may have been faster.
+        let Ok(folder) = files::subfolder(parent, &name) else { continue };
         for inner in subfolders(&folder)? {
             let _ = files::remove(&folder, &inner); // still busy: the next start tries again
         }

@@ -33,7 +33,7 @@ pub enum BinaryError {
     Empty,
     /// A script.
     #[error(
-        "the file is a script ({0:?}), not a program: deploy its interpreter, with the script in `files`"
+        "the file is a script ({0:?}), not an ELF program: deploy its interpreter, with the script in `files`"
     )]
     Script(String),
     /// Some other file.

@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use error::CliError;
 
+use crate::doctor;
 use crate::registry::Name;
 use crate::serve::{self, exit};
 use client::Client;
@@ -80,6 +81,13 @@ enum Command {
     /// Secrets of a Worker.
     #[command(subcommand)]
     Secret(secret::Secret),
+    /// Tell what this machine can raise, and whether the configuration fits it; 0 only when every
+    /// hard wall is there.
+    Doctor {
+        /// Configuration file.
+        #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+        config: PathBuf,
+    },
     /// Egress policies: check files, and ask what they decide.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -139,6 +147,19 @@ fn run(global: Global, command: Command, show: &Show) -> Result<(), CliError> {
         Command::Deploy(deploy) => ask(global, async |client| deploy.run(&client, show).await),
         Command::Namespace(namespace) => ask(global, async |client| namespace.run(&client, show).await),
         Command::Worker(worker) => ask(global, async |client| worker.run(&client, show).await),
+        Command::Doctor { config } => {
+            let report = doctor::examine(&config);
+            show.line(&if show.json {
+                serde_json::json!(report).to_string()
+            } else {
+                doctor::words(&report)
+            });
+            if report.healthy {
+                Ok(())
+            } else {
+                Err(CliError::failed(exit::UNHEALTHY, "this machine or its configuration lacks something"))
+            }
+        }
         // Has exit statuses of its own; see `main`.
         Command::Policy(_) => Ok(()),
         Command::Secret(secret) => ask(global, async |client| secret.run(&client, show).await),

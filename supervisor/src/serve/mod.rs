@@ -13,6 +13,7 @@ mod run;
 
 use std::path::Path;
 
+pub(crate) use boot::{runner_path, sandbox_policy};
 pub use error::{ServeError, exit};
 
 use crate::config::Config;

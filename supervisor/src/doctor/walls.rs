@@ -1,0 +1,213 @@
+//! The walls, really raised.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloister_ipc::launch::{MitigationState, Stage};
+
+use super::{Check, State};
+use crate::admin::binary;
+use crate::config::Config;
+use crate::launch::{CgroupMode, Configure, Failure, Launcher, Options, Runner, StartError, Wall, Walls};
+use crate::limits::{Limits, Resources};
+use crate::registry::{Contract, Deployed, Digest, HttpSocket, WorkerId};
+use crate::serve::runner_path;
+
+const GROUP: &str = "walls";
+/// Longest time for the start of the program.
+const TIME: Duration = Duration::from_secs(20);
+
+/// Raises all walls around a program of ours, waiving for the time being what is missing, so that
+/// all that is missing is found.
+pub(super) fn check(config: &Config, checks: &mut Vec<Check>) {
+    let mut missing: BTreeMap<Wall, Failure> = BTreeMap::new();
+    let raised = loop {
+        let waived: BTreeSet<Wall> = config.sandbox.waive.iter().chain(missing.keys()).copied().collect();
+        match try_once(config, &waived) {
+            Ok(walls) => break Ok(walls),
+            Err(StartError::Failed(failure)) => match failure.stage {
+                Stage::Wall(wall) if wall.waivable() && !waived.contains(&wall) => {
+                    missing.insert(wall, failure);
+                }
+                _ => break Err(StartError::Failed(failure)),
+            },
+            Err(error) => break Err(error),
+        }
+    };
+    let stopped = match &raised {
+        Err(StartError::Failed(Failure { stage: Stage::Wall(wall), .. })) => Some(*wall),
+        _ => None,
+    };
+    for wall in Wall::ALL {
+        let check = if let Some(failure) = missing.get(&wall) {
+            Check::new(GROUP, wall.name(), State::Missing, failure.to_string()).fix(failure.fix())
+        } else if config.sandbox.waive.contains(&wall) {
+            Check::new(GROUP, wall.name(), State::Waived, "waived by sandbox.waive")
+        } else {
+            match (&raised, stopped) {
+                (Ok(walls), _) => told(wall, walls),
+                (Err(StartError::Failed(failure)), Some(at)) if at == wall => {
+                    Check::new(GROUP, wall.name(), State::Missing, failure.to_string()).fix(failure.fix())
+                }
+                _ => Check::new(GROUP, wall.name(), State::Unknown, "not tried: see what is missing"),
+            }
+        };
+        checks.push(check);
+    }
+    if let (Err(error), None) = (&raised, stopped) {
+        checks.push(Check::new(GROUP, "start of a program", State::Missing, error.to_string()));
+    }
+}
+
+/// What the kernel said of one wall.
+fn told(wall: Wall, walls: &Walls) -> Check {
+    let enforced = &walls.enforced;
+    let ok = |detail: String| Check::new(GROUP, wall.name(), State::Ok, detail);
+    match wall {
+        Wall::Namespaces => ok(enforced.namespaces.join(", ")),
+        Wall::OwnUid if walls.machine.own_uid => ok(format!("uid {} of the host", walls.uid)),
+        Wall::OwnUid => Check::new(GROUP, wall.name(), State::Missing, "Workers share a uid")
+            .fix("start cloister as root"),
+        Wall::Root => ok(format!("{} mounts: {}", enforced.mounts.len(), enforced.mounts.join("; "))),
+        Wall::Network => ok("loopback only".to_owned()),
+        Wall::Landlock => match &enforced.landlock {
+            Some(landlock) => ok(format!(
+                "ABI {}, file rights {:#x}, network rights {:#x}, scopes {:#x}",
+                landlock.abi, landlock.fs, landlock.net, landlock.scopes
+            )),
+            None => Check::new(GROUP, wall.name(), State::Waived, "not enforced"),
+        },
+        Wall::Seccomp => ok(format!("programs of {:?} instructions", enforced.seccomp)),
+        Wall::Privilege => ok(format!(
+            "capabilities {:#x}, no_new_privs {}, securebits {:#x}",
+            enforced.capabilities, enforced.no_new_privs, enforced.securebits
+        )),
+        Wall::MemoryDenyWriteExecute | Wall::Speculation | Wall::CoreScheduling => mitigation(wall, walls),
+        Wall::Descriptors => ok("nothing open but what is given".to_owned()),
+        Wall::Cgroup => match walls.machine.cgroup {
+            CgroupMode::V2 => ok("v2: cpu, memory, pids".to_owned()),
+            CgroupMode::V1 => ok("v1, a hierarchy per controller: cpu, memory, pids".to_owned()),
+            CgroupMode::None => Check::new(GROUP, wall.name(), State::Waived, "not enforced"),
+        },
+        Wall::Rlimits => ok(enforced
+            .rlimits
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join(" ")),
+    }
+}
+
+/// Walls that are made of controls which a machine may lack.
+fn mitigation(wall: Wall, walls: &Walls) -> Check {
+    let others = ["memory-deny-write-execute", "core-scheduling", "unreadable-binary"];
+    let of_it = |name: &str| match wall {
+        Wall::Speculation => !others.contains(&name),
+        wall => name == wall.name(),
+    };
+    let mut worst = State::Ok;
+    let mut words = Vec::new();
+    for mitigation in walls.enforced.mitigations.iter().filter(|mitigation| of_it(&mitigation.name)) {
+        let (state, word) = match mitigation.state {
+            MitigationState::On => (State::Ok, "on".to_owned()),
+            MitigationState::Unavailable(errno) => {
+                (State::Unavailable, format!("not on this machine ({})", nix::errno::Errno::from_raw(errno)))
+            }
+            MitigationState::Waived => (State::Waived, "waived".to_owned()),
+        };
+        if worst == State::Ok {
+            worst = state;
+        }
+        words.push(format!("{} {word}", mitigation.name));
+    }
+    if words.is_empty() {
+        return Check::new(GROUP, wall.name(), State::Unknown, "nothing was told of it");
+    }
+    Check::new(GROUP, wall.name(), worst, words.join(", "))
+}
+
+/// Starts a launcher, and a program behind every wall but the waived.
+fn try_once(config: &Config, waived: &BTreeSet<Wall>) -> Result<Walls, StartError> {
+    let io =
+        |what: &'static str| move |error: std::io::Error| StartError::Io { what, error: error.to_string() };
+    let path = runner_path(config).map_err(|error| StartError::LauncherGone(error.to_string()))?;
+    let Runner { mut child, socket } = Runner::spawn(&path).map_err(io("starting the launcher"))?;
+    let options = Options {
+        configure: Configure {
+            // The last of the range: a running platform hands them out from the first.
+            uid_base: config.sandbox.uids.end - 1,
+            uid_count: 1,
+            waived: waived.iter().copied().collect(),
+        },
+        blanks: 0,
+        specs: 1,
+        start_timeout: TIME,
+    };
+    let result = Launcher::connect(socket, options).and_then(|launcher| {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("a runtime"))?;
+        runtime.block_on(async {
+            let copy = Copy::of(&path, config).map_err(io("a copy of sandbox-runner to start"))?;
+            let started = launcher.start(&Arc::new(probe(&copy.0)?)).await;
+            let walls = started.map(|process| process.walls().clone());
+            launcher.shutdown().await;
+            walls
+        })
+    });
+    child.wait().map_err(io("waiting for the launcher"))?;
+    result
+}
+
+/// A program that a Worker may execute and not read, as the store keeps them; removed at the end.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn of(program: &Path, config: &Config) -> std::io::Result<Self> {
+        // Where Workers' binaries lie programs can be executed; /tmp is often mounted noexec.
+        let folder = if config.state.is_dir() { config.state.clone() } else { std::env::temp_dir() };
+        let copy = Self(folder.join(format!(".doctor-{}", uuid::Uuid::now_v7())));
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&copy.0)?;
+        std::io::copy(&mut std::fs::File::open(program)?, &mut file)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o511))?;
+        Ok(copy)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "a temporary copy stays");
+        }
+    }
+}
+
+/// The launcher's own program as a Worker: without its socket it ends at once.
+fn probe(program: &Path) -> Result<Deployed, StartError> {
+    let failed = |error: String| StartError::Io { what: "sandbox-runner as a probe", error };
+    let binary = program.to_owned();
+    let file = std::fs::File::open(&binary).map_err(|error| failed(error.to_string()))?;
+    let linkage = binary::check(file).map_err(|error| failed(error.to_string()))?;
+    let digest = Digest::parse(&"0".repeat(64)).ok_or_else(|| failed("no digest".to_owned()))?;
+    Ok(Deployed {
+        id: WorkerId { namespace: None, name: "doctor".into() },
+        version: "doctor".into(),
+        digest,
+        binary,
+        linkage,
+        contract: Contract::Http,
+        socket: HttpSocket::Listen,
+        args: Vec::new(),
+        bindings: BTreeMap::new(),
+        limits: Limits::default(),
+        resources: Resources::default(),
+        allow: BTreeSet::new(),
+        instances: 1,
+        concurrency: 1,
+        files: None,
+        tags: BTreeSet::new(),
+    })
+}
