@@ -110,12 +110,12 @@ async fn by_a_response_header_of_the_http_contract() {
         .deploy(&platform)
         .await;
     worker("a").deploy(&platform).await;
-    let answer = platform.http().get("http://h.example/tail/a").await.expect(404);
-    assert_eq!(answer.text(), "no such path\n", "answered by the user Worker, asked for /tail/a");
-    platform.http().get("http://h.example/tail/nobody").await.expect_failure(404, 1042);
+    let answer = platform.http().get("http://h.example/hand/a").await.expect(404);
+    assert_eq!(answer.text(), "no such path\n", "answered by the user Worker, asked for /hand/a");
+    platform.http().get("http://h.example/hand/nobody").await.expect_failure(404, 1042);
     // A Worker without the binding can't.
     server("b").deploy(&platform).await;
-    let answer = platform.http().get("http://b.test/tail/a").await;
+    let answer = platform.http().get("http://b.test/hand/a").await;
     assert_ne!(answer.text(), "no such path\n");
 }
 

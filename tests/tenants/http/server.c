@@ -19,7 +19,7 @@
  * /garbage        answers with bytes that are no HTTP
  * /half           promises 1000 bytes, sends 10, closes
  * /hang           never answers
- * /tail/NAME      hands the request on: response header cloister-dispatch: NAME
+ * /hand/NAME      hands the request on: response header cloister-dispatch: NAME
  * /proxy?URL      fetches http://... through $http_proxy, passes on status line and body as text
  * /connect?H:P    CONNECT through $http_proxy, answers with the proxy's status line
  * /upgrade        101, then echoes bytes until the end
@@ -242,7 +242,7 @@ static int one(struct reader *r) {
     if (!strcmp(path, "/garbage")) { say(fd, "this is not HTTP at all\r\n\r\n"); return 0; }
     if (!strcmp(path, "/half")) { say(fd, "HTTP/1.1 200 X\r\ncontent-length: 1000\r\n\r\n0123456789"); return 0; }
     if (!strcmp(path, "/hang")) for (;;) pause();
-    if (!strncmp(path, "/tail/", 6)) { snprintf(small, sizeof small, "cloister-dispatch: %s\r\n", rest); return answer(fd, 200, small, "", 0); }
+    if (!strncmp(path, "/hand/", 6)) { snprintf(small, sizeof small, "cloister-dispatch: %s\r\n", rest); return answer(fd, 200, small, "", 0); }
     if (!strncmp(path, "/proxy?", 7)) {
         char request[20000], host[256] = "";
         sscanf(path + 7, "http://%255[^/]", host);
