@@ -84,7 +84,7 @@ pub(crate) async fn play(platform: &Platform, origin: &Origin, show: &mut Show) 
     let answer = ask(platform, show, &url("intruder", &format!("/?{}", origin.address))).await;
     let report = if answer.status == 200 { answer.json() } else { serde_json::Value::Null };
     let tried = report.as_object().cloned().unwrap_or_default();
-    show.check(tried.len() == 6, "it tried six things");
+    show.check(tried.len() == 7, "it tried seven things");
     for (what, outcome) in tried {
         let outcome = outcome.as_str().unwrap_or_default().to_owned();
         show.check(outcome.starts_with("refused"), &format!("{what}: {outcome}"));

@@ -26,7 +26,7 @@ async fn programs_that_can_not_run() {
     let good = std::fs::read(server_program().path).unwrap();
     let bytes = |bytes: Vec<u8>| Upload::bytes("a", bytes).namespace("production").http();
 
-    refused(&platform, bytes(b"#!/bin/sh\necho hi\n".to_vec()), &["ELF"]).await;
+    refused(&platform, bytes(b"#!/bin/sh\necho hi\n".to_vec()), &["script", "#!/bin/sh"]).await;
     refused(&platform, bytes(Vec::new()), &["empty"]).await;
     refused(&platform, bytes(good[..100].to_vec()), &[]).await;
 

@@ -62,7 +62,9 @@ async fn caddy() {
 async fn busybox_forks_for_each_request() {
     // The operator has to grant what a Worker asks for beyond the base.
     let mut platform = Platform::prepare(config().set("sandbox", "policy", "\"sandbox.toml\""));
-    let policy = "version = 1\n[[grant]]\nnamespace = \"production\"\nworkers = [\"busybox*\"]\nallow = [\"processes\"]\n";
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/sandbox/default.toml");
+    let grant = "[[grant]]\nnamespace = \"production\"\nworkers = [\"busybox*\"]\nallow = [\"processes\"]\n";
+    let policy = format!("{}\n{grant}", std::fs::read_to_string(shipped).unwrap());
     std::fs::write(platform.folder().join("sandbox.toml"), policy).unwrap();
     platform.run().await;
     platform.namespace("production").await;

@@ -95,20 +95,27 @@ impl Upstream {
         body: Body,
     ) -> Result<Response<Body>, CallError> {
         let mut body = body;
+        let mut broke = None;
         let repeatable = parts.method.is_idempotent() && body.is_end_stream();
         if let Some(sender) = self.take().await {
             match self.send(sender, parts, body).await {
                 Ok(response) => return Ok(response),
                 Err(Failed { unsent: Some(unsent), .. }) => body = unsent,
-                Err(Failed { broken: true, .. }) if repeatable => body = Body::empty(),
+                Err(Failed { broken: true, error, .. }) if repeatable => {
+                    body = Body::empty();
+                    broke = Some(error);
+                }
                 Err(failed) => return Err(failed.error),
             }
         }
         let stream = match connect::once(process, self.address).await {
             Ok(stream) => stream,
-            Err(_) => return Err(CallError::Unsent(body)),
+            // The request was on its way when the process went: another must not take it.
+            Err(_) => return Err(broke.unwrap_or(CallError::Unsent(body))),
         };
-        let Ok(sender) = connect::handshake(stream).await else { return Err(CallError::Unsent(body)) };
+        let Ok(sender) = connect::handshake(stream).await else {
+            return Err(broke.unwrap_or(CallError::Unsent(body)));
+        };
         match self.send(sender, parts, body).await {
             Ok(response) => Ok(response),
             Err(failed) => Err(failed.error),

@@ -17,6 +17,15 @@ fn tried<T>(result: io::Result<T>) -> Value {
     }
 }
 
+/// A Worker is given an /etc/passwd of its own, with one nameless account; the host's has root.
+fn host_accounts() -> io::Result<String> {
+    let text = fs::read_to_string("/etc/passwd")?;
+    if text.contains("root:") {
+        return Ok(text);
+    }
+    Err(io::Error::other(format!("not the host's file, but a made-up one: {}", text.trim_end())))
+}
+
 fn connect(address: &str) -> io::Result<TcpStream> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     TcpStream::connect_timeout(&address, Duration::from_millis(500))
@@ -26,7 +35,8 @@ async fn intrude(request: Request, _env: Env, _context: Context) -> Response {
     // A listener of the host's own loopback, given by the demo.
     let host = request.uri().query().unwrap_or("127.0.0.1:22");
     let mut report = Map::new();
-    report.insert("read /etc/passwd".into(), tried(fs::read("/etc/passwd")));
+    report.insert("read /etc/passwd".into(), tried(host_accounts()));
+    report.insert("read /etc/shadow".into(), tried(fs::read("/etc/shadow")));
     report.insert("list other processes".into(), tried(fs::read_dir("/proc")));
     report.insert(format!("connect to the host's {host}"), tried(connect(host)));
     report.insert("connect to the internet".into(), tried(connect("1.1.1.1:80")));

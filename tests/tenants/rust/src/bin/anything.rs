@@ -114,7 +114,8 @@ fn options(request: &Request) -> Result<Options, BoxError> {
 fn moved(request: Request, path: &str) -> Result<Request, BoxError> {
     let (mut parts, body) = request.into_parts();
     let host = parts.headers.get(header::HOST).map_or(Ok("worker.test"), HeaderValue::to_str)?;
-    parts.uri = format!("http://{host}/{path}").parse()?;
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    parts.uri = format!("http://{host}/{path}{query}").parse()?;
     Ok(Request::from_parts(parts, body))
 }
 
