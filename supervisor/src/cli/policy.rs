@@ -355,8 +355,8 @@ fn tell(answer: &Answer) -> String {
         );
     }
     for address in &answer.addresses {
-        let verdict = address.reason.as_deref().unwrap_or("permitted");
-        line("address", &format!("{}: {verdict}", address.address));
+        let permitted = format!("{} is permitted", address.address);
+        line("address", address.reason.as_deref().unwrap_or(&permitted));
     }
     if answer.addresses.is_empty() && answer.verdict != "deny" {
         line("address", "not judged; --address tries one");
