@@ -61,12 +61,17 @@ impl Egress {
     }
 
     async fn proxied(self: Arc<Self>, caller: &Caller, req: Request<Incoming>) -> Response<Body> {
-        let answered = if req.method() == Method::CONNECT {
-            self.connect(caller, req).await
-        } else {
-            self.forwarded(caller, req).await
-        };
-        answered.unwrap_or_else(|error| refusal(&error))
+        let tunnel = req.method() == Method::CONNECT;
+        let answered =
+            if tunnel { self.connect(caller, req).await } else { self.forwarded(caller, req).await };
+        answered.unwrap_or_else(|error| {
+            let mut response = refusal(&error);
+            if tunnel {
+                // Simple clients read to the end of the connection when they get no tunnel.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        })
     }
 
     async fn forwarded(

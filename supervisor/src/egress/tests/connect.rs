@@ -145,7 +145,7 @@ async fn what_a_tunnel_would_hide_is_refused() {
         ("x.cloister:443", 400, "reserved"),
     ] {
         let mut stream = proxy(&rig, caller).await;
-        let head = format!("CONNECT {authority} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let head = format!("CONNECT {authority} HTTP/1.1\r\nhost: a\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -165,10 +165,7 @@ async fn an_outbound_worker_is_not_passed_by() {
         ..caller()
     };
     let mut stream = proxy(&rig, carrying).await;
-    stream
-        .write_all(b"CONNECT good.test:443 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"CONNECT good.test:443 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("outbound Worker"), "{answer}");
