@@ -275,3 +275,81 @@ impl Drop for SocketFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use http::StatusCode;
+    use http_body_util::Empty;
+
+    use super::*;
+
+    fn routes() -> Router {
+        Router::new().route("/health", get(async || "fine")).route("/client", get(async || "inside"))
+    }
+
+    async fn ask<S>(stream: S, path: &str, token: Option<&str>) -> StatusCode
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::get(path).header(header::HOST, "admin");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, token);
+        }
+        sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await.unwrap().status()
+    }
+
+    #[test]
+    fn a_token_file_must_hold_a_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        for (text, good) in
+            [("0123456789abcdef\nx", true), ("short\n", false), ("", false), ("é123456789abcdef", false)]
+        {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(Token::read(&path).is_ok(), good, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tcp_asks_for_the_token() {
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(serve_tcp(listener, routes(), Token::of(b"0123456789abcdef"), stopped));
+        for (path, token, status) in [
+            ("/client", None, StatusCode::FORBIDDEN),
+            ("/client", Some("Bearer 0123456789abcdeg"), StatusCode::FORBIDDEN),
+            ("/client", Some("Basic 0123456789abcdef"), StatusCode::FORBIDDEN),
+            ("/client", Some("Bearer"), StatusCode::FORBIDDEN),
+            ("/client", Some("bearer 0123456789abcdef"), StatusCode::OK),
+            ("/health", None, StatusCode::OK),
+        ] {
+            let stream = TcpStream::connect(address).await.unwrap();
+            assert_eq!(ask(stream, path, token).await, status, "{path} {token:?}");
+        }
+        stop.send_replace(true);
+        serving.await.unwrap().unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_unix_socket_asks_the_kernel_who_calls() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/admin.sock");
+        let listener = UnixListener::from_std(bind_unix(&path).unwrap()).unwrap();
+        let me = nix::unistd::Uid::effective().as_raw();
+        let door = Unix { listener, own: me, users: BTreeSet::new() };
+        let (_stream, accepted) = tokio::join!(UnixStream::connect(&path), door.accept());
+        assert!(matches!(accepted.unwrap().1, Access::Granted));
+        assert_eq!(bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(door);
+        bind_unix(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+}
