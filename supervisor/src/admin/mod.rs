@@ -5,6 +5,7 @@ pub mod binary;
 mod deploy;
 mod error;
 mod extract;
+mod lent;
 pub mod metadata;
 mod namespaces;
 mod own;

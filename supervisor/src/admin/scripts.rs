@@ -11,6 +11,7 @@ use tokio_util::io::ReaderStream;
 
 use super::error::ApiError;
 use super::extract::{Item, Query, Script};
+use super::lent::Lent;
 use super::metadata::{self, Patch};
 use super::platform::{Platform, blocking};
 use super::upload;
@@ -47,8 +48,32 @@ pub(super) async fn put(
     query: Query,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let (mut head, body) = request.into_parts();
+    let mut lent = Lent::new(body);
+    let kind = head.headers.get(header::CONTENT_TYPE);
+    if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/"))
+        && let Some(boundary) = lent.boundary().await
+        && let Ok(kind) = HeaderValue::from_str(&format!("multipart/form-data; boundary=\"{boundary}\""))
+    {
+        head.headers.insert(header::CONTENT_TYPE, kind);
+    }
+    let request = Request::from_parts(head, Body::new(lent.clone()));
+    let limit = platform.settings.upload_bytes;
+    let refused = match upload(&platform, id, query, request).await {
+        Ok(record) => return Ok(views::success(views::script(&record))),
+        Err(error) => error,
+    };
+    lent.drain(limit).await;
+    Err(refused)
+}
+
+async fn upload(
+    platform: &Arc<Platform>,
+    id: WorkerId,
+    query: Query,
+    request: Request,
+) -> Result<WorkerRecord, ApiError> {
     query.done()?;
-    // Told before a large body is sent.
     platform.current(&id).await?;
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let limit = platform.settings.upload_bytes;
@@ -65,10 +90,10 @@ pub(super) async fn put(
             error.body_text()
         ))
     })?;
-    let upload = upload::receive(&platform, body).await?;
+    let upload = upload::receive(platform, body).await?;
     let record = platform.deploy(id, upload).await?;
     tracing::info!(worker = %record.id, version = %record.version.id, "deployed");
-    Ok(views::success(views::script(&record)))
+    Ok(record)
 }
 
 pub(super) async fn get(
