@@ -1,33 +1,33 @@
-//! One hop and nothing else: a hyper front on a current-thread runtime, the supervisor's connection to a Worker,
-//! the SDK Worker without walls. For a profiler, and for callgrind, where a whole platform is too much.
+//! The data plane without the rest: front door, routes, pool, telemetry and the SDK Worker, but no walls, no
+//! launcher, no store. For a profiler, and for callgrind, where a whole platform is too much.
 //!
 //! `cloister-bench-hop PORT PATH-OF-bench-worker` serves on 127.0.0.1:PORT until it is killed.
 
 #![forbid(unsafe_code)]
 
-use std::convert::Infallible;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
+mod unwalled;
 
-use cloister_ipc::PROTOCOL;
-use cloister_ipc::control::{Control, Start};
-use cloister_ipc::limits::CONTROL_BYTES;
-use cloister_ipc::worker::{Context, FetchError, Target};
-use cloister_supervisor::body::Body;
-use cloister_supervisor::egress::{self, Budget};
-use cloister_supervisor::registry::WorkerId;
-use cloister_supervisor::worker::ipc::{Connection, flush};
-use cloister_supervisor::worker::{Answer, Caller};
-use futures_util::future::BoxFuture;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
-use tokio::net::TcpListener;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cloister_supervisor::config::Config;
+use cloister_supervisor::dispatch::{Dispatcher, Parts};
+use cloister_supervisor::egress::{Egress, EgressConfig};
+use cloister_supervisor::front;
+use cloister_supervisor::limits::{Limits, Resources};
+use cloister_supervisor::pool::{Options, Pool};
+use cloister_supervisor::registry::{
+    Contract, Deployed, Digest, HttpSocket, Linkage, Registry, Snapshot, WorkerId,
+};
+use cloister_supervisor::runtime::{Listeners, Shards};
+use cloister_supervisor::telemetry::Telemetry;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// One route, as the benches' platforms have it.
+const CONFIG: &str = "[[route]]\nhost = \"*.test\"\nnamespace = \"bench\"\nworker = \"{1}\"\n";
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
@@ -35,98 +35,61 @@ fn main() -> Result<(), Failure> {
         return Err("usage: cloister-bench-hop PORT PATH-OF-bench-worker".into());
     };
     let port: u16 = port.parse()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().on_thread_park(flush::at_park).build()?;
-    flush::hook();
-    runtime.block_on(async {
-        let connection = worker_connection(&worker)?;
-        if !connection.greeting().await {
-            return Err("the Worker said no hello".into());
-        }
-        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let connection = Arc::clone(&connection);
-            tokio::spawn(async move {
-                let service = service_fn(move |request| answer(Arc::clone(&connection), request));
-                drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
-            });
-        }
-    })
-}
+    let routing = Config::parse(Path::new("cloister.toml"), CONFIG)?.routing;
+    let registry = Registry::default();
+    let mut snapshot = Snapshot::default();
+    snapshot.insert(Arc::new(deployed(worker.into())?));
+    registry.publish(snapshot);
 
-/// Starts the Worker with one end of a control socket, and opens a stream to it.
-fn worker_connection(program: &str) -> Result<Arc<Connection>, Failure> {
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    // The SDK takes no standard descriptor for its control socket.
-    Command::new("sh")
-        .args(["-c", "exec 3<&0 </dev/null; exec \"$0\"", program])
-        .env("CLOISTER_CONTROL_FD", "3")
-        .stdin(Stdio::from(theirs))
-        .spawn()?;
-    let start = Control::Start(Start {
-        protocol: PROTOCOL,
-        namespace: "bench".into(),
-        worker: "hop".into(),
-        version: "1".into(),
-        env: Vec::new(),
-    });
-    let record = cloister_ipc::codec::encode(&start, CONTROL_BYTES)?;
-    rustix::net::send(&ours, &record, SendFlags::empty())?;
-    let ended = |end| {
-        eprintln!("the Worker's connection ended: {end:?}");
-        std::process::exit(1);
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let egress = control.block_on(async { Egress::start(&EgressConfig::default()) })?;
+    let telemetry = Telemetry::default();
+    let options = Options { shards: 1, ..Options::default() };
+    let pool = Pool::new(Arc::new(unwalled::Unwalled), registry.clone(), telemetry.clone(), options);
+    let parts = Parts {
+        registry,
+        pool,
+        egress,
+        telemetry: telemetry.clone(),
+        routing,
+        ceilings: Limits { cpu_ms: Some(30_000), wall_ms: Some(60_000), ..Limits::default() },
+        timing: false,
     };
-    Ok(Connection::open(0, ours, ended)?)
+    let dispatcher = Dispatcher::new(parts);
+    let mut listeners = Listeners::bind(&[([127, 0, 0, 1], port).into()], NonZeroUsize::MIN)?;
+    let sockets = Mutex::new(listeners.take(0));
+    let _shards = Shards::start(NonZeroUsize::MIN, move |shard| {
+        let sockets = std::mem::take(&mut *sockets.lock().unwrap_or_else(PoisonError::into_inner));
+        let dispatcher = Arc::clone(&dispatcher);
+        async move {
+            if let Err(error) = front::serve(sockets, dispatcher, front::Options::default(), shard.stop).await
+            {
+                eprintln!("front door: {error}");
+            }
+        }
+    })?;
+    control.block_on(telemetry.run());
+    Ok(())
 }
 
-/// On whose behalf the Worker is asked: nobody's, it may fetch nothing.
-struct Nobody;
-
-impl Caller for Nobody {
-    fn fetch(
-        self: Arc<Self>,
-        _: Target,
-        _: Request<Body>,
-    ) -> BoxFuture<'static, Result<Response<Body>, FetchError>> {
-        Box::pin(async { Err(FetchError::NotFound) })
-    }
-
-    fn egress(&self) -> egress::Caller {
-        egress::Caller {
-            worker: WorkerId { namespace: Some("bench".into()), name: "hop".into() },
-            version: "1".into(),
-            ray: "0192f0c1a2b34c5d".into(),
-            depth: 1,
-            subrequests: Arc::new(Budget::new(Some(0))),
-            outbound: None,
-            on_behalf_of: None,
-        }
-    }
-
-    fn context(&self) -> Context {
-        Context {
-            ray: "0192f0c1a2b34c5d".into(),
-            client: "127.0.0.1".into(),
-            args: String::new(),
-            outbound: None,
-        }
-    }
-}
-
-async fn answer(
-    connection: Arc<Connection>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    let (parts, body) = request.into_parts();
-    match connection.call(&parts, body.into(), Arc::new(Nobody)).await {
-        Ok(Answer::Response(response)) => Ok(response),
-        Ok(Answer::Handoff { .. }) | Err(_) => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::BAD_GATEWAY;
-            Ok(response)
-        }
-    }
+/// The one Worker: `bench`, so that `bench.test` is its host.
+fn deployed(binary: PathBuf) -> Result<Deployed, Failure> {
+    Ok(Deployed {
+        id: WorkerId { namespace: Some("bench".into()), name: "bench".into() },
+        version: "0192f0c1-a2b3-7c5d-8e9f-000000000001".into(),
+        digest: Digest::parse(&"0".repeat(64)).ok_or("no digest")?,
+        binary,
+        linkage: Linkage::Static,
+        contract: Contract::Ipc,
+        socket: HttpSocket::Listen,
+        args: Vec::new(),
+        bindings: BTreeMap::new(),
+        limits: Limits::default(),
+        resources: Resources::default(),
+        allow: BTreeSet::new(),
+        instances: 1,
+        concurrency: 1 << 20,
+        files: None,
+        tags: BTreeSet::new(),
+    })
 }
