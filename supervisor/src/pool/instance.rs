@@ -18,6 +18,9 @@ use crate::worker::http::Upstream;
 use crate::worker::ipc::{Connection, End, is_gone};
 use crate::worker::{Answer, CallError, Caller};
 
+/// How old a reading of the CPU clock may be that invocations at the same time are told apart by.
+const FRESH: Duration = Duration::from_micros(50);
+
 /// Why the supervisor ended a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
@@ -269,14 +272,14 @@ impl Instance {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Relaxed);
         let mut meter = self.meter();
-        let now = self.cpu(&meter);
+        let now = self.recent_cpu(&mut meter);
         meter.enter(now)
     }
 
     /// CPU time since a mark.
     pub fn used(&self, mark: u64) -> Duration {
         let mut meter = self.meter();
-        let now = self.cpu(&meter);
+        let now = self.cpu(&mut meter);
         Duration::from_nanos(meter.used(now, mark))
     }
 
@@ -284,7 +287,8 @@ impl Instance {
     pub fn leave(&self, mark: u64) -> Duration {
         self.open.fetch_sub(1, Ordering::Relaxed);
         let mut meter = self.meter();
-        let now = self.cpu(&meter);
+        // The last one's time is its own: it is read, not taken from before.
+        let now = if meter.is_shared() { self.recent_cpu(&mut meter) } else { self.cpu(&mut meter) };
         Duration::from_nanos(meter.leave(now, mark))
     }
 
@@ -304,12 +308,23 @@ impl Instance {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cpu(&self, meter: &Meter) -> u64 {
+    /// The CPU clock, read now.
+    fn cpu(&self, meter: &mut Meter) -> u64 {
+        meter.read_at = Some(Instant::now());
         let read = match self.ended.get() {
             Some(ended) => Some(ended.cpu),
             None => self.process.cpu_time().ok(),
         };
         read.and_then(|cpu| u64::try_from(cpu.as_nanos()).ok()).unwrap_or_else(|| meter.last())
+    }
+
+    /// The CPU clock as of at most [`FRESH`] ago. Reading another process's clock is a system call,
+    /// and under load there are many requests in that time.
+    fn recent_cpu(&self, meter: &mut Meter) -> u64 {
+        match meter.read_at {
+            Some(read) if read.elapsed() < FRESH => meter.last(),
+            _ => self.cpu(meter),
+        }
     }
 
     /// Host pid.

@@ -4,6 +4,8 @@
 //! among the invocations in flight, by a running sum of shares: an invocation's time is the sum at
 //! its end less the sum at its start. With one in flight at a time this is exact.
 
+use std::time::Instant;
+
 /// All times in nanoseconds.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
@@ -11,6 +13,8 @@ pub(super) struct Meter {
     shares: u64,
     in_flight: u64,
     idle: u64,
+    /// When the last reading was taken.
+    pub(super) read_at: Option<Instant>,
 }
 
 impl Meter {
@@ -41,6 +45,11 @@ impl Meter {
         let used = self.used(now, mark);
         self.in_flight = self.in_flight.saturating_sub(1);
         used
+    }
+
+    /// More than one invocation is in flight.
+    pub(super) fn is_shared(&self) -> bool {
+        self.in_flight > 1
     }
 
     /// The last reading.
