@@ -24,6 +24,9 @@ use recent::Recent;
 /// Events that may wait to be processed; beyond it they are counted and dropped.
 const WAITING: usize = 1 << 16;
 
+/// Events for which room is kept between batches.
+const KEPT: usize = 1 << 14;
+
 /// How often waiting events are processed.
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -79,21 +82,28 @@ impl Telemetry {
 
     /// Processes what waits now.
     pub fn process(&self) {
-        let events = std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut recent = self.0.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        // The lists change places, so that neither grows anew for every batch.
+        std::mem::swap(
+            &mut recent.batch,
+            &mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         let dropped = self.0.dropped.swap(0, Ordering::Relaxed);
         self.0.metrics.dropped(dropped);
-        if events.is_empty() {
-            return;
-        }
-        let mut recent = self.0.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for event in events {
-            self.0.metrics.count(&event);
+        let mut batch = std::mem::take(&mut recent.batch);
+        self.0.metrics.count(&batch);
+        let followed = self.0.followers.receiver_count() > 0;
+        for event in batch.drain(..) {
             event.log();
             let event = Arc::new(event);
-            // Nobody may be following.
-            let _ = self.0.followers.send(Arc::clone(&event));
+            if followed {
+                // The last follower may have gone meanwhile.
+                let _ = self.0.followers.send(Arc::clone(&event));
+            }
             recent.push(event);
         }
+        batch.shrink_to(KEPT);
+        recent.batch = batch;
     }
 
     /// The last events of a Worker, oldest first.

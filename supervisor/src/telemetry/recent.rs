@@ -18,6 +18,8 @@ pub(super) struct Recent {
     workers: HashMap<WorkerId, VecDeque<Arc<Event>>>,
     /// In order of their first event; the oldest is forgotten for a new one.
     order: VecDeque<WorkerId>,
+    /// Events being processed; empty but for its room.
+    pub(super) batch: Vec<Event>,
 }
 
 impl Recent {
