@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Wait after the second failure in a row; it doubles with each.
+/// Wait after the first failure that is not forgiven; it doubles with each.
 const FIRST: Duration = Duration::from_millis(250);
 
 /// Longest wait.
@@ -18,11 +18,11 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Notes a failure. The first is forgiven at once: the next request may try again.
-    pub(super) fn failed(&mut self, now: Instant, reason: Arc<str>) {
+    /// Notes a failure. The first `forgiven` in a row are forgiven: the next request may try again.
+    pub(super) fn failed(&mut self, now: Instant, reason: Arc<str>, forgiven: u32) {
         self.failures = self.failures.saturating_add(1);
         self.reason = Some(reason);
-        let wait = match self.failures.checked_sub(2) {
+        let wait = match self.failures.checked_sub(forgiven + 1) {
             None => Duration::ZERO,
             Some(doublings) => FIRST.saturating_mul(1 << doublings.min(16)).min(LONGEST),
         };
@@ -54,14 +54,14 @@ mod tests {
     fn waits_double_up_to_the_longest() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
         assert!(backoff.waits(now).is_none());
-        backoff.failed(now, "no".into());
+        backoff.failed(now, "no".into(), 1);
         assert!(backoff.waits(now).is_none(), "one failure is forgiven");
-        backoff.failed(now, "no".into());
+        backoff.failed(now, "no".into(), 1);
         assert_eq!(backoff.waits(now).unwrap().0, FIRST);
-        backoff.failed(now, "no".into());
+        backoff.failed(now, "no".into(), 1);
         assert_eq!(backoff.waits(now).unwrap().0, 2 * FIRST);
         for _ in 0..100 {
-            backoff.failed(now, "no".into());
+            backoff.failed(now, "no".into(), 1);
         }
         assert_eq!(backoff.waits(now).unwrap().0, LONGEST);
         backoff.worked();

@@ -207,7 +207,8 @@ impl Instance {
         self.close();
     }
 
-    fn close(&self) {
+    /// Fails everything open on it.
+    pub(super) fn close(&self) {
         self.killed.cancel();
         if let Link::Ipc { connections, .. } = &self.link {
             for cell in connections {
@@ -226,7 +227,6 @@ impl Instance {
         if let Some(slot) = self.slot.upgrade() {
             slot.remove(self);
         }
-        self.close();
         self.over.cancel();
     }
 
@@ -261,7 +261,24 @@ impl Instance {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// True when an `ipc` Worker said hello on some connection.
+    /// Waits until its connections are closed.
+    pub(super) async fn closed(&self) {
+        let Link::Ipc { connections, .. } = &self.link else { return };
+        let open = connections.iter().any(|cell| {
+            let cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
+            cell.as_ref().is_some_and(|connection| !connection.is_ended())
+        });
+        if open {
+            self.killed.cancelled().await;
+        }
+    }
+
+    /// Notes that it was ready.
+    pub(super) fn set_greeted(&self) {
+        self.greeted.store(true, Ordering::Relaxed);
+    }
+
+    /// True when an `ipc` Worker said hello on some connection, or an `http` Worker's port accepted.
     #[must_use]
     pub fn has_greeted(&self) -> bool {
         self.greeted.load(Ordering::Relaxed)

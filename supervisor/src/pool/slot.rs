@@ -12,6 +12,11 @@ use super::{Fate, Instance, Pool, Refused, StartFailed, start};
 use crate::outcome::Failure;
 use crate::registry::Deployed;
 
+/// Failures in a row after which a Worker is left alone for a while: those before it was ready, and
+/// those of a request that it did not survive, which may be the client's doing.
+const UNREADY_FORGIVEN: u32 = 1;
+const READY_FORGIVEN: u32 = 8;
+
 type Waiter = oneshot::Sender<Result<Lease, Refused>>;
 
 /// See the module.
@@ -146,7 +151,7 @@ impl Slot {
                 Ok(instance) => superseded = Some(instance),
                 Err(error) if current => {
                     let reason: Arc<str> = error.message.into();
-                    state.backoff.failed(Instant::now(), Arc::clone(&reason));
+                    state.backoff.failed(Instant::now(), Arc::clone(&reason), UNREADY_FORGIVEN);
                     if state.instances.is_empty() && state.starting == 0 {
                         refused.extend(state.waiters.drain(..).map(|waiter| (waiter, Arc::clone(&reason))));
                     }
@@ -216,14 +221,16 @@ impl Slot {
         state.draining.retain(|other| other.number != instance.number);
     }
 
-    /// A process of the current version died before it ever answered.
-    pub(super) fn crashed(self: &Arc<Self>, deployed: &Deployed, reason: Arc<str>) {
+    /// A process of the current version died before it ever answered; `ready` when it died of a
+    /// request, maybe.
+    pub(super) fn crashed(self: &Arc<Self>, deployed: &Deployed, reason: Arc<str>, ready: bool) {
         let refused: Vec<Waiter> = {
             let mut state = self.state();
             if state.current.as_ref().is_none_or(|current| current.version != deployed.version) {
                 return;
             }
-            state.backoff.failed(Instant::now(), Arc::clone(&reason));
+            let forgiven = if ready { READY_FORGIVEN } else { UNREADY_FORGIVEN };
+            state.backoff.failed(Instant::now(), Arc::clone(&reason), forgiven);
             let hopeless = state.instances.is_empty() && state.starting == 0;
             if hopeless { state.waiters.drain(..).collect() } else { Vec::new() }
         };

@@ -19,6 +19,9 @@ use crate::worker::ipc::{is_gone, start_record};
 /// Where a Worker of the `http` contract listens, in its own network namespace.
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), Net::PORT);
 
+/// How long the sockets of a process that is over may hold its last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What a probe found.
 #[derive(Debug, Clone)]
 pub struct Startup {
@@ -49,7 +52,7 @@ pub(super) async fn run(pool: Pool, slot: Arc<Slot>, deployed: Arc<Deployed>) {
 
 impl Pool {
     /// Starts `deployed` once behind its walls, waits until it is ready and ends it again. Ready is:
-    /// `ipc`, it said hello; `http`, its port accepted, and what it answered to `GET /` is HTTP.
+    /// `ipc`, it said hello; `http`, its port accepted, and if it answered to `GET /`, it was HTTP.
     ///
     /// # Errors
     /// It did not start, ended at once, was not ready in time or answered garbage: the text says so.
@@ -67,7 +70,10 @@ impl Pool {
                 Ok(None) => Err(self.died(&instance).await),
                 Err(error) => Err(error.to_string()),
             },
-            Link::Http(upstream) => upstream.probe(&*instance.process, limit).await,
+            Link::Http(upstream) => match upstream.probe(limit).await {
+                Ok(()) if instance.is_doomed() => Err(self.died(&instance).await),
+                checked => checked,
+            },
         };
         let startup_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let walls = instance.process.walls();
@@ -137,6 +143,7 @@ impl Pool {
                     instance.kill(Fate::NotReady(message.clone()));
                     return Err(failed(message));
                 }
+                instance.set_greeted();
             }
             Link::Ipc { .. } => {
                 let connection = instance.connection().map_err(|error| failed(error.to_string()))?;
@@ -151,6 +158,14 @@ impl Pool {
         let ended = instance.process.exited().await;
         self.0.telemetry.metrics().processes.dec();
         instance.end(ended.clone());
+        // Its last words may still lie in its sockets: their end closes the connections.
+        let closing = Arc::clone(&instance);
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_WORDS).await;
+            closing.close();
+        });
+        // Whether it had said hello is known when its connections have ended.
+        let _ = tokio::time::timeout(LAST_WORDS, instance.closed()).await;
         let why = match instance.fate() {
             Some(Fate::Closed) | None => format!("ended: {}", ended.how),
             Some(fate) => format!("ended by the supervisor: {fate:?}"),
@@ -162,7 +177,7 @@ impl Pool {
             matches!(instance.fate(), None | Some(Fate::Closed | Fate::Violation(_) | Fate::NotReady(_)));
         if own && !instance.has_served() {
             let reason = format!("its last process {why}{memory}, before it answered anything");
-            slot.crashed(&instance.deployed, reason.into());
+            slot.crashed(&instance.deployed, reason.into(), instance.has_greeted());
         }
         slot.feed(&self);
     }

@@ -61,25 +61,22 @@ impl Upstream {
     }
 
     /// Sees whether a process that accepts connections speaks HTTP. One that is slow to answer
-    /// passes.
+    /// passes, and one that closes the connection: it may speak nothing but WebSocket.
     ///
     /// # Errors
-    /// What it answered is not HTTP, or it closed the connection without an answer.
-    pub async fn probe(&self, process: &dyn Process, limit: Duration) -> Result<(), String> {
+    /// What it answered is not HTTP.
+    pub async fn probe(&self, limit: Duration) -> Result<(), String> {
         let request = Request::get("/")
             .header(header::HOST, "localhost")
             .header(header::USER_AGENT, "cloister-probe/1")
             .body(());
         let Ok((parts, ())) = request.map(Request::into_parts) else { return Ok(()) };
-        match tokio::time::timeout(limit.min(PROBE), self.call(process, &parts, Body::empty())).await {
-            Ok(Ok(_)) | Err(_) => Ok(()),
-            Ok(Err(error)) => {
-                let text = match error {
-                    CallError::BadResponse(text) => text,
-                    _ => "it closed the connection without an answer".into(),
-                };
+        let Some(sender) = self.take().await else { return Ok(()) };
+        match tokio::time::timeout(limit.min(PROBE), self.send(sender, &parts, Body::empty())).await {
+            Ok(Err(Failed { broken: false, error: CallError::BadResponse(text), .. })) => {
                 Err(format!("accepts connections, but its answer to GET / is not HTTP: {text}"))
             }
+            _ => Ok(()),
         }
     }
 
