@@ -13,13 +13,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use cloister_ipc::borrowed::ToWorker;
 use cloister_ipc::control::Start;
-use cloister_ipc::frame::{FrameError, FrameReader};
+use cloister_ipc::frame::{self, FrameError, FrameReader};
 use cloister_ipc::limits::MESSAGE_BYTES;
 use cloister_ipc::worker::{FromWorker, RequestId};
 use cloister_ipc::{PROTOCOL, codec};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::Request;
+use rustix::net::SendFlags;
 use tokio::io::AsyncWrite;
 use tokio::net::UnixStream;
 use tokio_util::io::poll_read_buf;
@@ -53,9 +54,22 @@ pub(crate) struct Driver<H: Handler> {
     draining: bool,
 }
 
+/// Says hello at once and not with the first answers: a handler that ends the process is then not
+/// taken for a Worker that did not start.
+fn greet(link: &Link, stream: &UnixStream) {
+    let hello = FromWorker::Hello { protocol: PROTOCOL };
+    let mut record = Vec::new();
+    let sent = frame::append(&hello, &[], &mut record).is_ok()
+        && rustix::net::send(stream, &record, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+            .is_ok_and(|sent| sent == record.len());
+    if !sent {
+        link.tell(&hello);
+    }
+}
+
 impl<H: Handler> Driver<H> {
     pub(crate) fn new(link: Arc<Link>, start: Arc<Start>, handler: H, stream: UnixStream) -> Self {
-        link.tell(&FromWorker::Hello { protocol: PROTOCOL });
+        greet(&link, &stream);
         Self {
             link,
             start,
