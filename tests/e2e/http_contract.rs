@@ -150,6 +150,7 @@ async fn what_is_no_http_becomes_a_clear_failure() {
     let platform = platform().await;
     server("a").deploy(&platform).await;
     let http = platform.http();
+    http.get("http://a.test/").await.expect(200);
     http.get("http://a.test/garbage").await.expect_failure(502, 1053);
     http.get("http://a.test/exit").await.expect_failure(500, 1101);
     http.get("http://a.test/").await.expect(200);

@@ -28,7 +28,7 @@ async fn a_worker_killed_in_the_middle_of_a_request() {
     let request = Request::get("http://a.test/chunks/10000").body(Full::<Bytes>::default()).unwrap();
     let mut body = http.open(request).await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
-    kill_all(platform.workers_named("server"));
+    kill_all(platform.workers_named("a"));
     let end = body.collect().await;
     assert!(end.is_err(), "a body that was cut must not look whole");
     http.get("http://a.test/").await.expect(200);
@@ -41,7 +41,7 @@ async fn workers_that_are_killed_again_and_again_are_replaced() {
     server("a").deploy(&platform).await;
     for _ in 0..5 {
         platform.http().get("http://a.test/").await.expect(200);
-        kill_all(platform.workers().into_iter().map(|(pid, _)| pid));
+        kill_all(platform.workers_named("a"));
         // The kernel tells the supervisor when it likes: an answer may still be owed to the dead.
         let mut answers = Vec::new();
         while answers.last() != Some(&200) {

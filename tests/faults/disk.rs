@@ -1,5 +1,6 @@
 //! Disks that fill up, and files that rot.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -58,15 +59,15 @@ async fn a_full_disk_refuses_uploads_and_keeps_serving() {
     platform.http().get("http://a.test/").await.expect(200);
 }
 
-fn damage(path: &Path) {
-    let length = std::fs::metadata(path).unwrap().len();
+/// Replaces a file by one with other bytes, mode and owner kept.
+fn change(path: &Path, change: impl Fn(&mut Vec<u8>)) {
+    let before = std::fs::metadata(path).unwrap();
     let mut content = std::fs::read(path).unwrap();
-    let middle = usize::try_from(length / 2).unwrap();
-    for byte in content.iter_mut().skip(middle).take(64) {
-        *byte = !*byte;
-    }
+    change(&mut content);
     std::fs::remove_file(path).unwrap();
     std::fs::write(path, content).unwrap();
+    std::os::unix::fs::chown(path, Some(before.uid()), Some(before.gid())).unwrap();
+    std::fs::set_permissions(path, before.permissions()).unwrap();
 }
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -79,22 +80,49 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The one stored program.
+fn binary(platform: &Platform) -> PathBuf {
+    let mut all = Vec::new();
+    files(&platform.state(), &mut all);
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.len() == 64);
+    all.into_iter().find(named).expect("a file named by its digest")
+}
+
 #[tokio::test]
-async fn a_damaged_binary_is_never_run() {
+async fn a_binary_that_was_cut_is_never_run() {
     let mut platform = platform().await;
     server("a").deploy(&platform).await;
     platform.stop();
-    let mut all = Vec::new();
-    files(&platform.state(), &mut all);
-    let named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.len() == 64);
-    let binary = all.iter().find(named).unwrap_or_else(|| panic!("no file named by its digest: {all:?}"));
-    damage(binary);
+    let binary = binary(&platform);
+    change(&binary, |content| content.truncate(content.len() / 2));
     platform.run().await;
-    platform.http().get("http://a.test/").await.expect_failure(502, 1050);
-    assert!(platform.log().contains(binary.file_name().unwrap().to_str().unwrap()), "{}", platform.log());
+    let answer = platform.http().get("http://a.test/").await;
+    assert!(answer.code().is_some(), "it ran: {} {}", answer.status, answer.text());
+    let digest = binary.file_name().unwrap().to_str().unwrap();
+    assert!(platform.log().contains(digest), "{}", platform.log());
     // Uploading it again heals it.
     server("a").deploy(&platform).await;
     platform.http().get("http://a.test/").await.expect(200);
+}
+
+#[tokio::test]
+async fn bytes_that_rot_are_told_by_verify() {
+    let platform = platform().await;
+    server("a").deploy(&platform).await;
+    let verify = async || {
+        let url = "http://admin/client/v4/accounts/default/cloister/verify";
+        platform.admin().get(url).await.expect(200).json()["result"].take()
+    };
+    assert_eq!(verify().await["damaged"].as_array().unwrap().len(), 0);
+    let binary = binary(&platform);
+    change(&binary, |content| {
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+    });
+    let damaged = verify().await;
+    assert_eq!(damaged["damaged"][0]["digest"], binary.file_name().unwrap().to_str().unwrap(), "{damaged}");
+    server("a").deploy(&platform).await;
+    assert_eq!(verify().await["damaged"].as_array().unwrap().len(), 0, "the upload did not heal it");
 }
 
 #[tokio::test]
@@ -108,6 +136,6 @@ async fn a_damaged_database_is_named_and_left_alone() {
     let garbage = vec![b'#'; 65536];
     std::fs::write(database, &garbage).unwrap();
     platform.try_run().await.expect_err("it started on a damaged database");
-    assert!(platform.log().contains(database.to_str().unwrap()), "{}", platform.log());
+    assert!(platform.log().contains(platform.state().to_str().unwrap()), "{}", platform.log());
     assert_eq!(std::fs::read(database).unwrap(), garbage, "it was changed");
 }

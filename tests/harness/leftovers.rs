@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Processes whose real uid is in `[base, base + count)`: pid and name.
+/// Processes whose real uid is in `[base, base + count)`: pid and `argv[0]`.
 pub(crate) fn processes(base: u32, count: u32) -> Vec<(i32, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
@@ -14,7 +14,8 @@ pub(crate) fn processes(base: u32, count: u32) -> Vec<(i32, String)> {
         let uid =
             field("Uid:").and_then(|line| line.split_whitespace().next()).and_then(|uid| uid.parse().ok());
         if uid.is_some_and(|uid: u32| (base..base.saturating_add(count)).contains(&uid)) {
-            found.push((pid, field("Name:").unwrap_or("?").trim().to_owned()));
+            let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            found.push((pid, line.split('\0').next().unwrap_or_default().to_owned()));
         }
     }
     found

@@ -29,6 +29,8 @@ pub struct Platform {
     port: Port,
     uid_base: u32,
     supervisor: Option<Child>,
+    /// Where the supervisor tells how it is.
+    notify: Option<UnixDatagram>,
 }
 
 impl Platform {
@@ -66,6 +68,7 @@ impl Platform {
             port,
             uid_base: 10_000_000 + slot * UIDS,
             supervisor: None,
+            notify: None,
         };
         // The supervisor's own account must be able to reach its state.
         std::fs::set_permissions(platform.folder.path(), PermissionsExt::from_mode(0o755)).expect("chmod");
@@ -123,6 +126,7 @@ impl Platform {
                     .any(|line| line == b"READY=1")
             {
                 self.supervisor = Some(child);
+                self.notify = Some(ready);
                 return Ok(());
             }
             if let Some(status) = child.try_wait().expect("waiting for the supervisor") {
@@ -207,13 +211,13 @@ impl Platform {
         i32::try_from(self.supervisor.as_ref().expect("it runs").id()).expect("a pid")
     }
 
-    /// Every Worker and blank that is alive: pid and name.
+    /// Every Worker and blank that is alive: pid and `argv[0]`, which for a Worker is its name.
     #[must_use]
     pub fn workers(&self) -> Vec<(i32, String)> {
         leftovers::processes(self.uid_base, UIDS)
     }
 
-    /// Pids of live Workers whose process has this name (`/proc/PID/comm`, at most 15 bytes).
+    /// Pids of the live processes of the Workers of this name.
     #[must_use]
     pub fn workers_named(&self, name: &str) -> Vec<i32> {
         self.workers().into_iter().filter(|(_, is)| is == name).map(|(pid, _)| pid).collect()

@@ -105,7 +105,8 @@ fn prepare(booted: Booted) -> Result<Prepared, ServeError> {
         sandbox: Arc::new(sandbox),
     };
     let platform = Platform::open(settings, state, parts).map_err(|error| {
-        ServeError::step(exit::STATE, "state", error).fix("restore the state folder from a backup")
+        let what = format!("state folder {}", config.state.display());
+        ServeError::step(exit::STATE, what, error).fix("restore the state folder from a backup")
     })?;
     let dispatcher = Dispatcher::new(dispatch::Parts {
         registry: registry.clone(),

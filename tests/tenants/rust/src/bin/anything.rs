@@ -16,7 +16,7 @@
 //! /dispatch/NAME/PATH    asks a user Worker by the binding NS (limits by header `limits`, as JSON)
 //! /tail/NAME/PATH        hands over to it
 //! /service/PATH          asks the binding OTHER
-//! /later         answers, then goes on for 200 ms; /count tells how many of these have ended
+//! /later         answers, then goes on for 1 s; /count tells how many of these have ended
 //! /websocket     echoes
 //! ```
 #![forbid(unsafe_code)]
@@ -238,7 +238,7 @@ async fn answer(
         "later" => {
             let ended = Arc::clone(&state.later);
             context.wait_until(async move {
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(1000)).await;
                 ended.fetch_add(1, Ordering::Relaxed);
             });
             Ok(text("later\n"))
