@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail loudly")]
 
 mod bad_input;
+mod cli;
 mod debian;
 mod deploys;
 mod dispatcher;

@@ -115,7 +115,8 @@ impl Blobs {
         let Some(from) = staged.path.take() else { return Ok(pinned) };
         let mode = if kind == Kind::Binary { 0o511 } else { 0o400 };
         let kept = (|| {
-            if self.check(kind, &digest, size).is_ok() {
+            // A whole one stays, as processes run it; a damaged one is healed by what has come.
+            if self.check(kind, &digest, size).is_ok() && self.verify(kind, &digest).is_ok() {
                 return std::fs::remove_file(&from).map_err(at(&from));
             }
             staged.file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(at(&from))?;
