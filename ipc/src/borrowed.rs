@@ -1,12 +1,12 @@
-//! [`ToWorker`](crate::worker::ToWorker) as read by the SDK: the same encoding, with the texts left
-//! in the bytes they came in.
+//! [`ToWorker`](crate::worker::ToWorker) as read by the SDK and written by the supervisor: the same
+//! encoding, with the texts left where they are.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::worker::{BodyEnd, BodyRef, FetchError, FetchId, HostBody, OutboundContext, RequestId};
 
 /// As [`worker::RequestHead`](crate::worker::RequestHead).
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct RequestHead<'a> {
     /// Method token.
     pub method: &'a str,
@@ -18,7 +18,7 @@ pub struct RequestHead<'a> {
 }
 
 /// As [`worker::ResponseHead`](crate::worker::ResponseHead).
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct ResponseHead<'a> {
     /// Status code.
     pub status: u16,
@@ -28,7 +28,7 @@ pub struct ResponseHead<'a> {
 }
 
 /// As [`worker::Context`](crate::worker::Context).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Context<'a> {
     /// The supervisor's id of the whole request.
     pub ray: &'a str,
@@ -41,7 +41,7 @@ pub struct Context<'a> {
 }
 
 /// As [`worker::ToWorker`](crate::worker::ToWorker), variant by variant.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)] // said there
 pub enum ToWorker<'a> {
     Request {
@@ -114,6 +114,7 @@ mod tests {
         fn it_reads_what_the_other_writes(message: worker::ToWorker) {
             let bytes = codec::encode(&message, MESSAGE_BYTES).unwrap();
             let borrowed = codec::decode_borrowed::<ToWorker<'_>>(&bytes, MESSAGE_BYTES).unwrap();
+            prop_assert_eq!(&codec::encode(&borrowed, MESSAGE_BYTES).unwrap(), &bytes);
             prop_assert_eq!(owned(borrowed), message);
         }
 

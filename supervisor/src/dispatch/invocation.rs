@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use cloister_ipc::worker::{Context, FetchError, Target};
+use cloister_ipc::borrowed::Context;
+use cloister_ipc::worker::{FetchError, Target};
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 
@@ -242,11 +243,11 @@ impl Caller for Invocation {
         })
     }
 
-    fn context(&self) -> Context {
+    fn context(&self) -> Context<'_> {
         Context {
-            ray: self.hop.ray.as_ref().to_owned(),
-            client: self.hop.client.as_ref().to_owned(),
-            args: self.hop.args.clone(),
+            ray: &self.hop.ray,
+            client: &self.hop.client,
+            args: &self.hop.args,
             outbound: self.hop.as_outbound.clone(),
         }
     }

@@ -61,7 +61,7 @@ pub trait Caller: Send + Sync {
     ) -> BoxFuture<'static, Result<Response<Body>, FetchError>>;
 
     /// What the Worker is told besides HTTP.
-    fn context(&self) -> cloister_ipc::worker::Context;
+    fn context(&self) -> cloister_ipc::borrowed::Context<'_>;
 
     /// Who the Worker's requests through its proxy port are from.
     fn egress(&self) -> crate::egress::Caller;

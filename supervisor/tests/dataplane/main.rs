@@ -6,5 +6,6 @@ mod bodies;
 mod chains;
 mod double;
 mod failures;
+mod front;
 mod hostile;
 mod pool;

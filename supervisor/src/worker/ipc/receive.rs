@@ -60,7 +60,7 @@ impl Connection {
             ))),
             FromWorker::Response { id, head, body, wait_until } => {
                 let Some(answer) = take_answer(&mut state, id)? else { return Ok(()) };
-                let checked = self.response(&mut state, id, &head, body, inline);
+                let checked = self.response(&mut state, id, head, body, inline);
                 self.answered(state, id, answer, checked, wait_until)
             }
             FromWorker::Handoff { id, target, head, body, wait_until } => {
@@ -200,13 +200,13 @@ impl Connection {
         self: &Arc<Self>,
         state: &mut State,
         id: RequestId,
-        head: &ResponseHead,
+        head: ResponseHead,
         body: WorkerBody,
         inline: Bytes,
     ) -> Result<Checked, Violation> {
         let status = StatusCode::from_u16(head.status)
             .map_err(|_| Violation(format!("answered with status {}", head.status)))?;
-        let headers = head::decode(Bytes::copy_from_slice(&head.headers))
+        let headers = head::decode(Bytes::from(head.headers))
             .map_err(|error| Violation(format!("response headers: {error}")))?;
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS;
         if status.is_informational() && !tunnel {

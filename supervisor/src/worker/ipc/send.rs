@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cloister_ipc::borrowed::{self, RequestHead};
 use cloister_ipc::frame::{self, FrameError};
 use cloister_ipc::head;
 use cloister_ipc::limits::INLINE_BODY_BYTES;
-use cloister_ipc::worker::{BodyRef, HostBody, RequestHead, RequestId, ToWorker};
+use cloister_ipc::worker::{BodyRef, HostBody, RequestId, ToWorker};
 use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::state::{OpenBody, OpenRequest, State};
@@ -56,9 +58,7 @@ impl Connection {
         self.room().await;
         let headers =
             head::encode(&parts.headers).map_err(|error| CallError::Unsendable(error.to_string()))?;
-        let head =
-            RequestHead { method: parts.method.as_str().to_owned(), uri: absolute_uri(parts), headers };
-        let context = caller.context();
+        let uri = absolute_uri(parts);
         let (sender, receiver) = oneshot::channel();
         let id;
         {
@@ -69,9 +69,12 @@ impl Connection {
             }
             id = state.last_request + 1;
             let position = state.out.position();
-            let message = ToWorker::Request { id, head, context, body: tag };
-            self.append(&mut state, &message, &inline)
-                .map_err(|error| CallError::Unsendable(error.to_string()))?;
+            {
+                let head = RequestHead { method: parts.method.as_str(), uri: &uri, headers: &headers };
+                let message = borrowed::ToWorker::Request { id, head, context: caller.context(), body: tag };
+                self.append(&mut state, &message, &inline)
+                    .map_err(|error| CallError::Unsendable(error.to_string()))?;
+            }
             state.last_request = id;
             if let Some(held) = held {
                 state.bodies.insert(BodyRef::Request(id), OpenBody::Held(held));
@@ -103,7 +106,7 @@ impl Connection {
     pub(super) fn append(
         self: &Arc<Self>,
         state: &mut State,
-        message: &ToWorker,
+        message: &impl Serialize,
         body: &[u8],
     ) -> Result<(), FrameError> {
         if state.ended {

@@ -1,0 +1,82 @@
+//! The front door on a shard of its own, spoken to by bytes.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+
+use cloister::{Body as WorkerBody, Request as WorkerRequest};
+use cloister_supervisor::config::Config;
+use cloister_supervisor::front;
+use cloister_supervisor::runtime::{Listeners, Shards};
+use http::Response;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::double::{Plane, worker};
+
+/// Starts a shard; the returned address leads to the Worker `seen`, which tells what it got.
+fn start() -> (Shards, std::net::SocketAddr) {
+    let plane = Plane::new();
+    plane.sdk(worker("seen"), |request: WorkerRequest, _, _| async move {
+        let mut text = format!("{}\n", request.uri());
+        for (name, value) in request.headers() {
+            text.push_str(&format!("{name}: {}\n", value.to_str()?));
+        }
+        Ok(Response::new(WorkerBody::from(text)))
+    });
+    let text = "[[route]]\nhost = \"a.test\"\ndispatch = \"seen\"\n";
+    plane.dispatcher.set_routing(Config::parse("c.toml".as_ref(), text).unwrap().routing);
+    let mut listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], NonZeroUsize::MIN).unwrap();
+    let address = listeners.addresses()[0];
+    let taken = Arc::new(Mutex::new(listeners.take(0)));
+    let dispatcher = plane.dispatcher;
+    let shards = Shards::start(NonZeroUsize::MIN, move |shard| {
+        let listeners = std::mem::take(&mut *taken.lock().unwrap());
+        let serving = front::serve(listeners, dispatcher.clone(), front::Options::default(), shard.stop);
+        async move { serving.await.unwrap() }
+    });
+    (shards.unwrap(), address)
+}
+
+async fn say(address: std::net::SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[test]
+fn what_clients_say_is_made_fit_for_workers_and_the_end_waits_for_nobody_idle() {
+    let (shards, address) = start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let forged = "GET /x?y HTTP/1.1\r\nhost: A.test:80\r\nconnection: close, x-mine\r\nx-mine: 1\r\n\
+                      x-forwarded-for: 1.2.3.4\r\ncloister-dispatch: victim\r\nx-kept: 1\r\n\r\n";
+        let answer = say(address, forged).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("\r\ncloister-ray: "), "{answer}");
+        assert!(answer.contains("http://A.test:80/x?y\n"), "{answer}");
+        assert!(answer.contains("x-forwarded-for: 127.0.0.1\n"), "{answer}");
+        assert!(answer.contains("traceparent: 00-") && answer.contains("x-kept: 1"), "{answer}");
+        for gone in ["x-mine", "victim", "1.2.3.4", "\nconnection:"] {
+            let seen = answer.split_once("\r\n\r\n").unwrap().1;
+            assert!(!seen.contains(gone), "{gone} in {seen}");
+        }
+        let missing = say(address, "GET / HTTP/1.1\r\nhost: b.test\r\nconnection: close\r\n\r\n").await;
+        assert!(missing.starts_with("HTTP/1.1 404") && missing.contains("cloister-error: 1042"), "{missing}");
+        for bad in [
+            "GET / HTTP/1.1\r\nhost: a.test\r\nhost: b.test\r\nconnection: close\r\n\r\n",
+            "GET http://b.test/ HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n",
+            "GET / HTTP/1.1\r\nconnection: close\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: u@a.test\r\nconnection: close\r\n\r\n",
+        ] {
+            let answer = say(address, bad).await;
+            assert!(answer.starts_with("HTTP/1.1 400"), "{bad}: {answer}");
+        }
+        let idle = TcpStream::connect(address).await.unwrap();
+        shards.stop();
+        tokio::task::spawn_blocking(move || shards.join().unwrap()).await.unwrap();
+        drop(idle);
+        assert!(TcpStream::connect(address).await.is_err());
+    });
+}
