@@ -148,6 +148,10 @@ impl Instance {
                 }
             }
         };
+        // It takes no requests any more, which its exit has not told yet: the next try is another's.
+        if matches!(result, Err(CallError::Unsent(_))) {
+            self.kill(Fate::Closed);
+        }
         let works = matches!(result, Ok(_) | Err(CallError::Exception(_)));
         if works
             && !self.served.load(Ordering::Relaxed)

@@ -212,7 +212,12 @@ async fn an_answer_given_twice_ends_the_process_not_the_answer() {
         }
     });
     assert_eq!(text(plane.ask("evil", get("http://a/")).await.unwrap()).await, "once");
-    assert_eq!(text(plane.ask("evil", get("http://a/")).await.unwrap()).await, "once");
+    // The next request may have been sent to the process before the second answer was read.
+    let next = match plane.ask("evil", get("http://a/")).await {
+        Err(lost) if lost.failure == Failure::Exception => plane.ask("evil", get("http://a/")).await,
+        next => next,
+    };
+    assert_eq!(text(next.unwrap()).await, "once");
     assert_eq!(plane.starter.starts.load(std::sync::atomic::Ordering::Relaxed), 2);
 }
 

@@ -16,6 +16,7 @@ use hyper::client::conn::http1::SendRequest;
 use crate::body::Body;
 use crate::pool::Process;
 use crate::runtime::shard;
+use crate::worker::ipc::is_gone;
 use crate::worker::{CallError, Tunnel};
 use pooled::{Home, Returning};
 
@@ -108,7 +109,12 @@ impl Upstream {
         let stream = match connect::once(process, self.address).await {
             Ok(stream) => stream,
             // The request was on its way when the process went: another must not take it.
-            Err(_) => return Err(broke.unwrap_or(CallError::Unsent(body))),
+            Err(error) => {
+                let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
+                let gone = refused || is_gone(&error);
+                let other = if gone { CallError::Unsent(body) } else { CallError::Internal(error) };
+                return Err(broke.unwrap_or(other));
+            }
         };
         let Ok(sender) = connect::handshake(stream).await else {
             return Err(broke.unwrap_or(CallError::Unsent(body)));
