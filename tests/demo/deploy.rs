@@ -42,6 +42,7 @@ pub(crate) async fn everything(platform: &Platform, show: &Show) {
         Upload::user("production", "hello", tenant("hello")).binding(greeting("good day")),
     )
     .await;
+    one("staging/reader", Upload::user("staging", "reader", tenant("reader"))).await;
     for name in ["greedy", "reader", "intruder"] {
         one(&format!("production/{name}"), Upload::user("production", name, tenant(name))).await;
     }

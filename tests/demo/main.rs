@@ -42,10 +42,14 @@ async fn main() -> ExitCode {
         .route("host = \"*.staging.localhost\"\nworker = \"{1}\"\nnamespace = \"staging\"")
         .route("host = \"*.localhost\"\ndispatch = \"router\"");
     let mut platform = Platform::prepare_on(config, port);
-    std::fs::write(platform.policy_folder().join("production.toml"), policy(&origin))
-        .expect("writing a policy");
-    std::fs::write(platform.policy_folder().join("account.toml"), account_policy(&origin))
-        .expect("writing a policy");
+    for (file, action, path) in [
+        ("staging.toml", "allow", "/news/*"),
+        ("production.toml", "outbound", "/partner/*"),
+        ("account.toml", "allow", "/*"),
+    ] {
+        std::fs::write(platform.policy_folder().join(file), policy(&origin, action, path))
+            .expect("writing a policy");
+    }
     platform.run().await;
 
     deploy::everything(&platform, &show).await;
@@ -65,28 +69,14 @@ async fn main() -> ExitCode {
     if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What user Workers of `production` may ask of the outside.
-fn policy(origin: &Origin) -> String {
+/// An egress policy: one rule for one path of the origin, everything else is denied. Who dials
+/// a private address must name its network; an outbound Worker dials in its own name, by account.toml.
+fn policy(origin: &Origin, action: &str, path: &str) -> String {
     let (host, port) = (origin.address.ip(), origin.address.port());
-    let rule = |name: &str, path: &str, action: &str| {
-        format!(
-            "[[rule]]\nname = \"{name}\"\nhosts = [\"{host}\"]\nports = [{port}]\nschemes = [\"http\"]\n\
-             methods = [\"GET\"]\npaths = [\"{path}\"]\n{action}\n\n"
-        )
-    };
+    let networks = if action == "allow" { format!("networks = [\"{host}/32\"]\n") } else { String::new() };
     format!(
-        "version = 1\nmode = \"enforce\"\ndefault = \"deny\"\n\n{}{}",
-        rule("news", "/news/*", &format!("action = \"allow\"\nnetworks = [\"{host}/32\"]")),
-        rule("partner", "/partner/*", "action = \"outbound\"")
-    )
-}
-
-/// What the platform's own Workers may: the outbound Worker asks in its own name.
-fn account_policy(origin: &Origin) -> String {
-    let (host, port) = (origin.address.ip(), origin.address.port());
-    format!(
-        "version = 1\n\n[[rule]]\nname = \"origin\"\nhosts = [\"{host}\"]\nports = [{port}]\n\
-         networks = [\"{host}/32\"]\naction = \"allow\"\n"
+        "version = 1\nmode = \"enforce\"\ndefault = \"deny\"\n\n[[rule]]\nname = \"{action}\"\nhosts = [\"{host}\"]\n\
+         ports = [{port}]\nschemes = [\"http\"]\nmethods = [\"GET\"]\npaths = [\"{path}\"]\n{networks}action = \"{action}\"\n"
     )
 }
 
