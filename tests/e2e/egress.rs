@@ -162,6 +162,33 @@ async fn the_proxy_of_the_http_contract() {
     assert_eq!(origin.seen().len(), 1);
 }
 
+/// A server may ask its proxy port whenever it likes: between calls is no way around the outbound
+/// Worker that its calls carry.
+#[tokio::test]
+async fn between_calls_the_outbound_worker_sees_as_well() {
+    let origin = Origin::start();
+    let platform = platform_for(&[rule("out", &origin, "paths = [\"/plain/*\"]\naction = \"allow\"")]).await;
+    Upload::account("out", tenant("anything")).deploy(&platform).await;
+    let binding = json!({
+        "type": "dispatch_namespace", "name": "NS", "namespace": "production",
+        "outbound": { "worker": { "service": "out" }, "params": ["tag"] },
+    });
+    Upload::account("d", tenant("anything")).binding(binding).deploy(&platform).await;
+    server("a").args(&["early", &origin.url("/plain/early")]).deploy(&platform).await;
+    let url = format!("http://d.example/dispatch/a/after?{}", origin.url("/plain/after"));
+    platform.http().get(&url).await.expect(200);
+    let begin = std::time::Instant::now();
+    while !origin.seen().iter().any(|seen| seen.path == "/plain/after") {
+        assert!(begin.elapsed().as_secs() < 10, "nothing came:\n{}", platform.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let seen = origin.seen();
+    assert!(seen.iter().any(|seen| seen.path == "/plain/early"), "{seen:?}");
+    for seen in seen {
+        assert!(seen.headers.contains_key("x-stamp"), "{} went by itself", seen.path);
+    }
+}
+
 #[tokio::test]
 async fn connect_wants_a_rule_for_https() {
     let (origin, _) = Origin::start_tls("origin.test");

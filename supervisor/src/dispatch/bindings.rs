@@ -9,7 +9,7 @@ use http::{Request, Response};
 use super::headers::strip_request;
 use super::{Dispatcher, Hop, Invocation, Refusal};
 use crate::body::Body;
-use crate::egress::{BindingTarget, Bindings, Budget, Caller as EgressCaller, OutboundCall, OutboundInvoker};
+use crate::egress::{BindingTarget, Bindings, Caller as EgressCaller, OutboundCall, OutboundInvoker};
 use crate::limits::Limits;
 use crate::outcome::{Failure, Outcome};
 use crate::pool::{Instance, ProxyServer};
@@ -107,6 +107,24 @@ impl Dispatcher {
         }
     }
 
+    /// For whom a Worker asks through its proxy port while it has no call: as it starts, or after an
+    /// answer. What its dispatch calls send through an outbound Worker goes there then, too.
+    fn between_calls(&self, instance: &Instance) -> EgressCaller {
+        let deployed = &instance.deployed;
+        let limits = self.ceilings.lowest(deployed.limits);
+        let (outbound, subrequests) = instance.between_calls(limits.subrequests);
+        let namespace = deployed.id.namespace.as_deref();
+        EgressCaller {
+            worker: deployed.id.clone(),
+            version: Arc::clone(&deployed.version),
+            ray: Arc::from("background"),
+            depth: 0,
+            subrequests,
+            outbound: outbound.or_else(|| self.registry.snapshot().outbound_of(namespace?)),
+            on_behalf_of: None,
+        }
+    }
+
     /// Makes an outgoing request of a Worker.
     pub(super) async fn fetch(
         self: Arc<Self>,
@@ -173,17 +191,8 @@ impl Bindings for Dispatcher {
 
 impl ProxyServer for Dispatcher {
     fn serve_proxy(self: Arc<Self>, instance: Arc<Instance>, stream: tokio::net::TcpStream) {
-        // Between requests a Worker has a small budget of its own.
-        let background = EgressCaller {
-            worker: instance.deployed.id.clone(),
-            version: Arc::clone(&instance.deployed.version),
-            ray: Arc::from("background"),
-            depth: 0,
-            subrequests: Arc::new(Budget::new(self.ceilings.lowest(instance.deployed.limits).subrequests)),
-            outbound: None,
-            on_behalf_of: None,
-        };
-        let caller = move || instance.current_caller().map_or_else(|| background.clone(), |one| one.egress());
-        tokio::spawn(Arc::clone(&self.egress).serve_proxy(stream, caller));
+        let egress = Arc::clone(&self.egress);
+        let caller = move || instance.current_caller().unwrap_or_else(|| self.between_calls(&instance));
+        tokio::spawn(egress.serve_proxy(stream, caller));
     }
 }

@@ -12,6 +12,7 @@ use super::meter::Meter;
 use super::process::{Ended, Process};
 use super::slot::Slot;
 use crate::body::Body;
+use crate::egress::{Budget, Caller as EgressCaller, OutboundCall};
 use crate::registry::Deployed;
 use crate::runtime::shard;
 use crate::worker::http::Upstream;
@@ -79,6 +80,16 @@ pub struct Instance {
     killed: CancellationToken,
     over: CancellationToken,
     callers: Mutex<Vec<Weak<dyn Caller>>>,
+    afterwards: Mutex<Afterwards>,
+}
+
+/// What a Worker's requests through its proxy port are held to while it has no call.
+#[derive(Debug, Default)]
+struct Afterwards {
+    /// The outbound Worker of the last call that carried one.
+    outbound: Option<OutboundCall>,
+    /// Taken from since the last call began.
+    budget: Option<Arc<Budget>>,
 }
 
 impl std::fmt::Debug for Instance {
@@ -120,6 +131,7 @@ impl Instance {
             killed: CancellationToken::new(),
             over: CancellationToken::new(),
             callers: Mutex::default(),
+            afterwards: Mutex::default(),
         })
     }
 
@@ -354,17 +366,45 @@ impl Instance {
         self.process.pid()
     }
 
-    /// The invocation a connection to the proxy port most likely belongs to: the latest that is not
-    /// answered.
+    /// For whom a request to the proxy port most likely is: for the latest call that is not answered.
+    /// One that carries an outbound Worker comes first, so that another call is no way around it.
     #[must_use]
-    pub fn current_caller(&self) -> Option<Arc<dyn Caller>> {
-        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        callers.iter().rev().find_map(Weak::upgrade)
+    pub fn current_caller(&self) -> Option<EgressCaller> {
+        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut latest = None;
+        for caller in callers.iter().rev().filter_map(Weak::upgrade) {
+            let caller = caller.egress();
+            if caller.outbound.is_some() {
+                return Some(caller);
+            }
+            latest.get_or_insert(caller);
+        }
+        latest
+    }
+
+    /// What holds for a request to the proxy port between calls: the outbound Worker of the last call
+    /// that carried one, and a budget of `subrequests` from one call to the next.
+    #[must_use]
+    pub fn between_calls(&self, subrequests: Option<u32>) -> (Option<OutboundCall>, Arc<Budget>) {
+        let mut afterwards = self.afterwards();
+        let budget = afterwards.budget.get_or_insert_with(|| Arc::new(Budget::new(subrequests)));
+        let budget = Arc::clone(budget);
+        (afterwards.outbound.clone(), budget)
+    }
+
+    fn afterwards(&self) -> MutexGuard<'_, Afterwards> {
+        self.afterwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn list_caller(&self, caller: &Arc<dyn Caller>) -> Listed<'_> {
         let weak = Arc::downgrade(caller);
         self.callers.lock().unwrap_or_else(PoisonError::into_inner).push(Weak::clone(&weak));
+        let outbound = caller.egress().outbound;
+        let mut afterwards = self.afterwards();
+        afterwards.budget = None;
+        if outbound.is_some() {
+            afterwards.outbound = outbound;
+        }
         Listed { instance: self, caller: weak }
     }
 }

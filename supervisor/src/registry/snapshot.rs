@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rpds::HashTrieMapSync;
 
-use super::{Deployed, WorkerId};
+use super::{Binding, Deployed, WorkerId};
+use crate::egress::OutboundCall;
 
 /// Workers of one namespace by name; persistent, so that a change copies a path and not the map.
 type Workers = HashTrieMapSync<Arc<str>, Arc<Deployed>>;
@@ -38,6 +39,21 @@ impl Snapshot {
     #[must_use]
     pub fn has_namespace(&self, namespace: &str) -> bool {
         self.namespaces.contains_key(namespace)
+    }
+
+    /// The outbound Worker that a dispatch Worker of the account gives to calls into `namespace`, if one
+    /// does: the first by name, without parameters.
+    #[must_use]
+    pub fn outbound_of(&self, namespace: &str) -> Option<OutboundCall> {
+        let bindings = self.account.values().flat_map(|deployed| deployed.bindings.values());
+        let names = bindings.filter_map(|binding| match binding {
+            Binding::DispatchNamespace { namespace: bound, outbound } if **bound == *namespace => {
+                outbound.as_ref().map(|outbound| &outbound.worker)
+            }
+            _ => None,
+        });
+        let worker = WorkerId { namespace: None, name: Arc::clone(names.min()?) };
+        Some(OutboundCall { worker, params: Vec::new() })
     }
 
     /// Every Worker, in no order.

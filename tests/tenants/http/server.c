@@ -21,6 +21,7 @@
  * /hang           never answers
  * /hand/NAME      hands the request on: response header cloister-dispatch: NAME
  * /proxy?URL      fetches http://... through $http_proxy, passes on status line and body as text
+ * /after?URL      answers, and only then fetches URL through $http_proxy
  * /connect?H:P    CONNECT through $http_proxy, answers with the proxy's status line
  * /upgrade        101, then echoes bytes until the end
  *
@@ -136,6 +137,17 @@ static int through_proxy(int fd, const char *request) {
     return ok;
 }
 
+/* Fetches through the proxy, and tells nobody. */
+static void quietly(const char *url) {
+    char request[20000], host[256] = "", byte;
+    sscanf(url, "http://%255[^/]", host);
+    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nhost: %s\r\nconnection: close\r\n\r\n", url, host);
+    int out = proxy();
+    if (out < 0) return;
+    if (all(out, request, strlen(request))) while (read(out, &byte, 1) > 0) {}
+    close(out);
+}
+
 static int one(struct reader *r) {
     int fd = r->fd;
     char first[16384], field[16384], method[16], path[16000] = "/";
@@ -249,6 +261,12 @@ static int one(struct reader *r) {
         snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nhost: %s\r\nconnection: close\r\n\r\n", path + 7, host);
         return through_proxy(fd, request);
     }
+    if (!strncmp(path, "/after?", 7)) {
+        int ok = text(fd, 200, "later\n");
+        pause_ms(100);
+        quietly(path + 7);
+        return ok;
+    }
     if (!strncmp(path, "/connect?", 9)) {
         char request[2048];
         snprintf(request, sizeof request, "CONNECT %.900s HTTP/1.1\r\nhost: %.900s\r\n\r\n", path + 9, path + 9);
@@ -279,6 +297,7 @@ int main(int count, char **values) {
     if (count > 1 && !strcmp(values[1], "exit")) { fprintf(stderr, "exiting as told\n"); return 7; }
     if (count > 1 && !strcmp(values[1], "silent")) for (;;) pause();
     if (count > 2 && !strcmp(values[1], "late")) pause_ms(atol(values[2]));
+    if (count > 2 && !strcmp(values[1], "early")) quietly(values[2]);
     int listener = 3;
     if (!getenv("LISTEN_FDS")) {
         const char *port = getenv("PORT");
