@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::http::request::Parts;
-use ::http::{HeaderValue, Request, Response, Uri, Version, header};
+use ::http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use hyper::client::conn::http1::SendRequest;
 
@@ -200,6 +200,12 @@ fn outgoing(parts: &Parts, body: Body) -> Request<Body> {
     *request.method_mut() = parts.method.clone();
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = parts.headers.clone();
+    // hyper believes a length it is given, and states the right one itself: with another's length, a
+    // part of one caller's request would be read as the next caller's on this connection.
+    request.headers_mut().remove(header::CONTENT_LENGTH);
+    if request.body().is_end_stream() && matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     let target = parts.uri.path_and_query().cloned();
     let mut uri = ::http::uri::Parts::default();
     uri.path_and_query = target.or_else(|| Some(::http::uri::PathAndQuery::from_static("/")));
@@ -217,4 +223,23 @@ type Idle = Mutex<Vec<SendRequest<Body>>>;
 
 fn lock(idle: &Idle) -> std::sync::MutexGuard<'_, Vec<SendRequest<Body>>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_sent_is_the_bodys() {
+        let sent = |method: &str, body: Body| {
+            let request = Request::builder().method(method).uri("http://a.test/x");
+            let request = request.header(header::CONTENT_LENGTH, "90").header(header::HOST, "a.test");
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let sent = outgoing(&parts, body);
+            sent.headers().get(header::CONTENT_LENGTH).cloned()
+        };
+        assert_eq!(sent("GET", Body::empty()), None);
+        assert_eq!(sent("POST", Body::empty()), Some(HeaderValue::from_static("0")));
+        assert_eq!(sent("POST", Body::full("abc")), None, "hyper adds the right one");
+    }
 }
