@@ -200,6 +200,19 @@ evil!(a_flood_about_what_is_over, Exception, "floods", |peer, id| {
     }
 });
 
+evil!(a_flood_of_senseless_fetches, Exception, "floods with fetches", |peer, id| {
+    for fetch in 1..1_000_000 {
+        let head = RequestHead { method: "GET".into(), uri: "no-uri".into(), headers: Vec::new() };
+        let message =
+            FromWorker::Fetch { fetch, request: id, target: Target::Egress, head, body: Tag::Empty };
+        let mut bytes = Vec::new();
+        frame::append(&message, &[], &mut bytes).unwrap();
+        if peer.stream.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+});
+
 #[tokio::test]
 async fn an_answer_given_twice_ends_the_process_not_the_answer() {
     let plane = Plane::new();

@@ -13,7 +13,7 @@ use cloister_ipc::{PROTOCOL, head};
 use http::{Method, Request, Response, StatusCode, Uri};
 
 use super::state::{AnswerSender, OpenBody, OpenFetch, State, Trash, Violation};
-use super::{Connection, EXCEPTION_BYTES, WAIT_UNTIL_SECONDS};
+use super::{Connection, EXCEPTION_BYTES, HIGH_WATER, WAIT_UNTIL_SECONDS};
 use crate::body::Body;
 use crate::worker::{Answer, CallError, Handoff, Tunnel};
 
@@ -277,6 +277,10 @@ impl Connection {
         let mut outgoing = match head_of(head)? {
             Ok(outgoing) => outgoing,
             Err(text) => {
+                // Refused here and now, it takes no place among the fetches in flight.
+                if state.out.waiting() >= HIGH_WATER {
+                    return Err(Violation::new("floods with fetches and does not read how they end"));
+                }
                 let error = FetchError::Invalid(text);
                 let _ = self.append(&mut state, &ToWorker::FetchFailed { fetch, error }, &[]);
                 return Ok(());
