@@ -124,7 +124,15 @@ pub(super) fn check_data<'d, R: ReadRef<'d>>(data: R, size: u64) -> Result<Linka
             elf::PT_INTERP if !inside || length > INTERPRETER_BYTES => {
                 return Err(BinaryError::Malformed("the loader's name is out of bounds".to_owned()));
             }
-            elf::PT_INTERP => interpreter = data.read_bytes_at(offset, length).ok(),
+            elf::PT_INTERP => {
+                let name = data.read_bytes_at(offset, length);
+                let name =
+                    name.map_err(|()| BinaryError::Malformed("the loader's name is out of bounds".into()))?;
+                // The kernel takes the first, and not a word of the others.
+                if interpreter.replace(name).is_some() {
+                    return Err(BinaryError::Malformed("it names two loaders".to_owned()));
+                }
+            }
             _ => {}
         }
     }
@@ -220,6 +228,21 @@ mod tests {
         ] {
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    #[test]
+    fn one_loader_is_enough() {
+        let path = std::fs::read("/proc/self/exe").unwrap();
+        let phoff = usize::try_from(u64::from_le_bytes(path[32..40].try_into().unwrap())).unwrap();
+        let count = usize::from(u16::from_le_bytes([path[56], path[57]]));
+        let headers = || (0..count).map(|number| phoff + 56 * number);
+        let kind = |at: usize| u32::from_le_bytes(path[at..at + 4].try_into().unwrap());
+        let loader = headers().find(|at| kind(*at) == 3).unwrap();
+        let note = headers().find(|at| kind(*at) == 4).unwrap();
+        let mut two = path.clone();
+        two.copy_within(loader..loader + 56, note);
+        let error = check_bytes(&two).unwrap_err().to_string();
+        assert!(error.contains("two loaders"), "{error}");
     }
 
     #[test]

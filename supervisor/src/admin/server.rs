@@ -123,7 +123,7 @@ pub async fn serve_unix(
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let own = nix::unistd::Uid::effective().as_raw();
-    serve(Unix { listener: UnixListener::from_std(listener)?, own, users }, router, stop).await;
+    serve(Unix { listener: UnixListener::from_std(listener)?, own, users }, router, HEAD_TIME, stop).await;
     Ok(())
 }
 
@@ -137,7 +137,7 @@ pub async fn serve_tcp(
     token: Token,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    serve(Tcp { listener: TcpListener::from_std(listener)?, token }, router, stop).await;
+    serve(Tcp { listener: TcpListener::from_std(listener)?, token }, router, HEAD_TIME, stop).await;
     Ok(())
 }
 
@@ -188,11 +188,13 @@ pub fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-async fn serve<D: Door>(door: D, router: Router, mut stop: watch::Receiver<bool>) {
+async fn serve<D: Door>(door: D, router: Router, head_time: Duration, mut stop: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(64 * 1024);
+    // HTTP/1 alone: waiting to learn which version a client speaks, and an idle h2 connection, have no
+    // time limit, so that whoever may connect could take every place for ever.
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_time).max_buf_size(64 * 1024);
     loop {
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
@@ -281,6 +283,7 @@ mod tests {
     use axum::routing::get;
     use http::StatusCode;
     use http_body_util::Empty;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -351,5 +354,24 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "").unwrap();
         assert_eq!(bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    /// Nobody keeps a place by saying nothing, or by starting to speak h2.
+    #[tokio::test]
+    async fn a_silent_client_is_not_kept() {
+        let listener = bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_going, stop) = watch::channel(false);
+        let door =
+            Tcp { listener: TcpListener::from_std(listener).unwrap(), token: Token::of(b"0123456789abcdef") };
+        let serving = tokio::spawn(serve(door, Router::new(), Duration::from_millis(100), stop));
+        for said in ["", "PRI * HT", "GET /health HTTP/1.1\r\nhost: a\r\n\r\n"] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(said.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let ended = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut answer));
+            assert!(ended.await.is_ok(), "still open after {said:?}");
+        }
+        serving.abort();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::Multipart;
 use axum::extract::multipart::{Field, MultipartError};
@@ -15,6 +16,10 @@ use crate::store::Staged;
 const METADATA_BYTES: usize = 1 << 20;
 /// Most file parts.
 const PARTS: usize = 4;
+
+/// Longest silence of a body. An upload holds one of few turns: one that hangs must not keep others
+/// from deploying.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A received upload.
 #[derive(Debug)]
@@ -36,12 +41,23 @@ fn broken(error: &MultipartError) -> ApiError {
     ApiError::invalid(format!("the multipart body is broken: {}", error.body_text()))
 }
 
+/// The next piece of a body, if it comes in time.
+async fn heard<T>(
+    silence: Duration,
+    next: impl Future<Output = Result<T, MultipartError>>,
+) -> Result<T, ApiError> {
+    match tokio::time::timeout(silence, next).await {
+        Ok(piece) => piece.map_err(|error| broken(&error)),
+        Err(_) => Err(ApiError::invalid(format!("the upload fell silent for {} s", silence.as_secs()))),
+    }
+}
+
 /// Receives all parts.
 pub(super) async fn receive(platform: &Arc<Platform>, mut body: Multipart) -> Result<Upload, ApiError> {
     let mut described: Option<Metadata> = None;
     let mut parts: BTreeMap<String, Staged> = BTreeMap::new();
     let mut left = platform.settings.upload_bytes;
-    while let Some(field) = body.next_field().await.map_err(|error| broken(&error))? {
+    while let Some(field) = heard(SILENCE, body.next_field()).await? {
         let name = field.name().unwrap_or_default().to_owned();
         if name == "metadata" {
             let text = read_text(field, METADATA_BYTES).await?;
@@ -90,7 +106,7 @@ pub(super) async fn receive(platform: &Arc<Platform>, mut body: Multipart) -> Re
 
 async fn read_text(mut field: Field<'_>, limit: usize) -> Result<Vec<u8>, ApiError> {
     let mut text = Vec::new();
-    while let Some(chunk) = field.chunk().await.map_err(|error| broken(&error))? {
+    while let Some(chunk) = heard(SILENCE, field.chunk()).await? {
         if text.len() + chunk.len() > limit {
             return Err(ApiError::too_large(format!("a metadata part may have {limit} bytes")));
         }
@@ -101,7 +117,7 @@ async fn read_text(mut field: Field<'_>, limit: usize) -> Result<Vec<u8>, ApiErr
 
 async fn read_file(platform: &Arc<Platform>, mut field: Field<'_>, limit: u64) -> Result<Staged, ApiError> {
     let mut staged = platform.blobs.stage(limit, &cloister_ipc::SDK_MARKER)?;
-    while let Some(chunk) = field.chunk().await.map_err(|error| broken(&error))? {
+    while let Some(chunk) = heard(SILENCE, field.chunk()).await? {
         staged.append(&chunk)?;
     }
     Ok(staged)
@@ -113,13 +129,15 @@ pub(super) async fn json_or_part(part: &str, request: axum::extract::Request) ->
     let kind = request.headers().get(http::header::CONTENT_TYPE);
     let multipart = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/"));
     if !multipart {
-        let bytes = axum::body::to_bytes(request.into_body(), METADATA_BYTES).await;
+        let bytes = axum::body::to_bytes(request.into_body(), METADATA_BYTES);
+        let bytes = tokio::time::timeout(SILENCE, bytes).await;
+        let bytes = bytes.map_err(|_| ApiError::invalid("the body did not come in time"))?;
         return Ok(bytes.map_err(|_| ApiError::too_large("the body is too large or broke off"))?.into());
     }
     let mut body =
         Multipart::from_request(request, &()).await.map_err(|error| ApiError::invalid(error.body_text()))?;
     let mut found = None;
-    while let Some(field) = body.next_field().await.map_err(|error| broken(&error))? {
+    while let Some(field) = heard(SILENCE, body.next_field()).await? {
         let name = field.name().unwrap_or_default().to_owned();
         if name != part {
             return Err(ApiError::invalid(format!(
@@ -131,4 +149,23 @@ pub(super) async fn json_or_part(part: &str, request: axum::extract::Request) ->
         }
     }
     found.ok_or_else(|| ApiError::invalid(format!("there is no part named {part}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::FromRequest as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upload_that_hangs_is_given_up() {
+        let (_going, hangs) = tokio::sync::oneshot::channel::<Result<bytes::Bytes, std::io::Error>>();
+        let body = futures_util::stream::once(async { hangs.await.unwrap_or_else(|_| Ok("".into())) });
+        let request = http::Request::put("/")
+            .header("content-type", "multipart/form-data; boundary=x")
+            .body(axum::body::Body::from_stream(body));
+        let mut body = Multipart::from_request(request.unwrap(), &()).await.unwrap();
+        let error = heard(Duration::from_millis(20), body.next_field()).await.unwrap_err();
+        assert!(error.message.contains("silent"), "{}", error.message);
+    }
 }
