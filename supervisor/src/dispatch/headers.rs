@@ -43,7 +43,23 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     }
 }
 
+/// Removes fields whose names only differ from a protected one by `_` for `-`: servers that hand
+/// fields on as variables (CGI, WSGI) can't tell the two apart.
+pub fn strip_lookalikes(headers: &mut HeaderMap, protected: impl Fn(&str) -> bool) {
+    let alike = |name: &HeaderName| {
+        let name = name.as_str();
+        name.contains('_') && protected(&name.replace('_', "-"))
+    };
+    if headers.keys().any(|name| name.as_str().contains('_')) {
+        let alike: Vec<_> = headers.keys().filter(|name| alike(name)).cloned().collect();
+        for name in alike {
+            headers.remove(name);
+        }
+    }
+}
+
 fn strip_own(headers: &mut HeaderMap) {
+    strip_lookalikes(headers, |name| name.starts_with(OWN));
     if headers.keys().any(|name| name.as_str().starts_with(OWN)) {
         let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OWN)).cloned().collect();
         for name in own {
@@ -88,6 +104,17 @@ mod tests {
         headers.insert("x-yours", HeaderValue::from_static("1"));
         strip_request(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-yours"]);
+    }
+
+    #[test]
+    fn lookalikes_of_protected_fields_end_here() {
+        let mut headers = HeaderMap::new();
+        for name in ["cloister_ray", "x_real-ip", "x_fine"] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        strip_request(&mut headers);
+        strip_lookalikes(&mut headers, |name| name == "x-real-ip");
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x_fine"]);
     }
 
     #[test]

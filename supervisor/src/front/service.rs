@@ -14,7 +14,7 @@ use super::error_page::error_page;
 use super::identity;
 use super::patience::Client;
 use crate::body::Body;
-use crate::dispatch::{Dispatcher, strip_request};
+use crate::dispatch::{Dispatcher, strip_lookalikes, strip_request};
 use crate::worker::Tunnel;
 
 const RAY: HeaderName = HeaderName::from_static("cloister-ray");
@@ -130,6 +130,7 @@ impl Service {
             headers.remove(name);
         }
         headers.remove(FORWARDED);
+        strip_lookalikes(headers, |name| FORGEABLE.iter().any(|forgeable| forgeable == name));
         if !headers.contains_key(HOST) {
             let host = HeaderValue::from_str(&name).map_err(|_| StatusCode::BAD_REQUEST)?;
             headers.insert(HOST, host);
