@@ -84,7 +84,7 @@ async fn stay(platform: &Platform, show: &Show) {
     show.title("It stays up. Deploy a binary of your own, from another terminal:");
     let tool = cloister_tests::program("cloister");
     println!("  export CLOISTER_SOCKET={}", platform.admin_socket().display());
-    println!("  {} deploy --namespace production mine ./your-binary", tool.display());
+    println!("  {} deploy --namespace production --name mine ./your-binary", tool.display());
     println!("  curl http://mine.localhost:{PORT}/");
     println!(
         "\n  Any static or dynamic Linux program that serves HTTP on $PORT will do; docs/WORKER-CONTRACT.md."

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -110,7 +111,8 @@ impl Platform {
         let ready = UnixDatagram::bind(&notify).expect("a socket to be told of readiness");
         std::fs::set_permissions(&notify, PermissionsExt::from_mode(0o777)).expect("chmod");
         let mut command = self.command(["serve", "--config"]);
-        command.arg(self.config_file()).env("NOTIFY_SOCKET", &notify).stdin(Stdio::null());
+        // A group of its own: Ctrl-C is for who started it, which then ends it in order.
+        command.arg(self.config_file()).env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).process_group(0);
         let mut child =
             command.stdout(self.open_log()).stderr(self.open_log()).spawn().expect("starting cloister");
         let end = Instant::now() + PATIENCE;
@@ -264,8 +266,9 @@ impl Platform {
         let family = leftovers::descendants(pid);
         kill(Pid::from_raw(pid), signal).expect("signalling the supervisor");
         let status = self.wait(PATIENCE, signal.as_str(), &family);
-        let launcher = *family.first().expect("the supervisor has a child");
-        let folders = leftovers::until_none(Duration::from_secs(10), || leftovers::cgroups(launcher));
+        let launcher = family.first().copied();
+        let look = || launcher.map(leftovers::cgroups).unwrap_or_default();
+        let folders = leftovers::until_none(Duration::from_secs(10), look);
         assert!(folders.is_empty(), "cgroup folders outlive the launcher: {folders:?}\n{}", self.log());
         status
     }
