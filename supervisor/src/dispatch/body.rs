@@ -39,7 +39,9 @@ impl HttpBody for Limited {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.invocation.awaits_body.store(polled.is_pending(), Ordering::Relaxed);
+        let frame = ready!(polled);
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
@@ -62,6 +64,12 @@ impl HttpBody for Limited {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        self.invocation.awaits_body.store(false, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,7 @@ use cloister_ipc::borrowed::Context;
 use cloister_ipc::worker::{FetchError, Target};
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
+use tokio::sync::Notify;
 
 use super::{Dispatcher, Hop};
 use crate::body::Body;
@@ -54,6 +55,10 @@ pub struct Invocation {
     status: AtomicU16,
     pub(super) request_bytes: AtomicU64,
     pub(super) response_bytes: AtomicU64,
+    /// The request's body is asked for, and whoever sends it does not go on.
+    pub(super) awaits_body: AtomicBool,
+    /// Told when the call is to be given up.
+    pub(super) cut: Notify,
     wall: AtomicU64,
     verdict: OnceLock<Verdict>,
     ticket: OnceLock<Ticket>,
@@ -96,6 +101,8 @@ impl Invocation {
             status: AtomicU16::new(0),
             request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
+            awaits_body: AtomicBool::new(false),
+            cut: Notify::new(),
             wall: AtomicU64::new(0),
             verdict: OnceLock::new(),
             ticket: OnceLock::new(),
@@ -207,6 +214,15 @@ impl Watched for Invocation {
             && !self.settled.load(Ordering::Relaxed)
             && now >= self.started + limit
         {
+            // A sender that hangs is not the Worker's fault: others' requests in the process go on.
+            let answered = self.status.load(Ordering::Relaxed) != 0;
+            if !answered && self.awaits_body.load(Ordering::Relaxed) {
+                let reason = format!("no whole request after {} ms", limit.as_millis());
+                if self.fail(Outcome::ExceededWallTime, Failure::ExceededWallTime, reason) {
+                    self.cut.notify_one();
+                }
+                return None;
+            }
             let reason = format!("no whole answer after {} ms", limit.as_millis());
             self.exceeded(Outcome::ExceededWallTime, Failure::ExceededWallTime, "wall time", reason);
             return None;

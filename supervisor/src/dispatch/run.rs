@@ -89,7 +89,12 @@ impl Dispatcher {
             let invocation = Invocation::begin(own, hop.clone(), instance, limits, lease.cold);
             let limited = Limited::wrap(body, &invocation);
             let caller = Arc::clone(&invocation);
-            match invocation.instance.call(&parts, limited, caller).await {
+            let called = tokio::select! {
+                biased;
+                called = invocation.instance.call(&parts, limited, caller) => called,
+                () = invocation.cut.notified() => Err(CallError::Gone),
+            };
+            match called {
                 Ok(answer) => return self.conclude(hop, invocation, lease, &parts, answer, replay),
                 Err(CallError::Unsent(back)) if invocation.verdict().is_none() => {
                     invocation.forget();

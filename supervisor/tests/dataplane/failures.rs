@@ -5,9 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cloister::{Body as WorkerBody, Request as WorkerRequest};
+use cloister_supervisor::body::{Body, BodyError};
 use cloister_supervisor::limits::Limits;
 use cloister_supervisor::outcome::{Failure, Outcome};
-use http::Response;
+use futures_util::StreamExt as _;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 
 use crate::double::{Plane, Program, account, get, text, worker};
 
@@ -56,6 +60,24 @@ async fn over_the_wall_limit() {
     let refusal = plane.ask_within("tricky", get("http://a/hang"), limits).await.unwrap_err();
     assert_eq!(refusal.failure, Failure::ExceededWallTime);
     assert_eq!(plane.invocations(&account("tricky"))[0].outcome, Outcome::ExceededWallTime);
+}
+
+#[tokio::test]
+async fn a_sender_that_hangs_costs_its_request_and_not_the_process() {
+    let plane = Plane::new();
+    plane.sdk(worker("w"), |request: WorkerRequest, _, _| async move {
+        let bytes = request.into_body().collect().await?.to_bytes();
+        Ok(Response::new(WorkerBody::from(bytes)))
+    });
+    let limits = Limits { wall_ms: Some(100), ..Limits::default() };
+    let pending = futures_util::stream::pending::<Result<Frame<bytes::Bytes>, BodyError>>();
+    let begun = futures_util::stream::iter([Ok(Frame::data(bytes::Bytes::from("begin")))]);
+    let body = Body::boxed(StreamBody::new(begun.chain(pending)));
+    let request = Request::post("http://a/").body(body).unwrap();
+    let refusal = plane.ask_within("w", request, limits).await.unwrap_err();
+    assert_eq!(refusal.failure, Failure::ExceededWallTime);
+    assert!(plane.ask("w", get("http://a/")).await.is_ok());
+    assert_eq!(plane.starter.starts.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
