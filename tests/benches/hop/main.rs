@@ -29,6 +29,10 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// One route, as the benches' platforms have it.
 const CONFIG: &str = "[[route]]\nhost = \"*.test\"\nnamespace = \"bench\"\nworker = \"{1}\"\n";
 
+/// As in `cloister`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let (Some(port), Some(worker)) = (arguments.next(), arguments.next()) else {
