@@ -278,7 +278,7 @@ impl Connection {
 fn lost(
     id: RequestId,
     unsent: bool,
-    bodies: &mut std::collections::HashMap<cloister_ipc::worker::BodyRef, super::state::OpenBody>,
+    bodies: &mut super::state::Map<cloister_ipc::worker::BodyRef, super::state::OpenBody>,
 ) -> CallError {
     if !unsent {
         return CallError::Gone;

@@ -4,7 +4,7 @@
 //! to another connection, or to this one, and says good-bye when it is dropped. Such things leave
 //! as [`Trash`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cloister_ipc::worker::{BodyEnd, BodyRef, FetchId, RequestId};
@@ -14,6 +14,10 @@ use tokio::task::AbortHandle;
 use super::{CANCELLED_KEPT, STRAY_MESSAGES};
 use crate::body::Body;
 use crate::worker::{Answer, CallError, Caller, Tunnel};
+
+/// By id. Keys are numbers that both sides must count up, so no hash against chosen keys is paid for; what
+/// there is differs from process to process all the same.
+pub(super) type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The Worker broke the protocol; the text says how, for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,9 +120,9 @@ pub(super) struct State {
     pub(super) ended: bool,
     pub(super) last_request: RequestId,
     pub(super) last_fetch: FetchId,
-    pub(super) requests: HashMap<RequestId, OpenRequest>,
-    pub(super) fetches: HashMap<FetchId, OpenFetch>,
-    pub(super) bodies: HashMap<BodyRef, OpenBody>,
+    pub(super) requests: Map<RequestId, OpenRequest>,
+    pub(super) fetches: Map<FetchId, OpenFetch>,
+    pub(super) bodies: Map<BodyRef, OpenBody>,
     /// Requests that were cancelled, and that the Worker has not answered.
     cancelled: BTreeSet<RequestId>,
     strays: u32,
