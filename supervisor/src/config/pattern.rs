@@ -167,6 +167,10 @@ impl NameTemplate {
         match self {
             Self::Literal(name) => Some(name.clone()),
             Self::Label { prefix, suffix } => {
+                let plain = prefix.is_empty() && suffix.is_empty();
+                if plain && !label.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                    return Name::parse(label).ok();
+                }
                 Name::parse(&format!("{prefix}{}{suffix}", label.to_ascii_lowercase())).ok()
             }
         }

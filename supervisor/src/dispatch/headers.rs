@@ -14,6 +14,27 @@ const OWN: &str = "cloister-";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// Fields of one connection, and those that decide about others.
+static HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    TE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+];
+
+/// Whether there may be anything to remove. Most messages have nothing of it, and one walk over their names
+/// costs less than looking each name up.
+fn has_any(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let text = name.as_str();
+        HOP_BY_HOP.contains(name) || text.starts_with(OWN) || text.contains('_')
+    })
+}
+
 /// Removes hop-by-hop fields (RFC 9110, 7.6.1). With `upgrade`, the agreement to switch protocols
 /// is kept, and nothing else.
 fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
@@ -70,6 +91,9 @@ fn strip_own(headers: &mut HeaderMap) {
 
 /// Cleans a request before a Worker gets it, from a client or from another Worker.
 pub fn strip_request(headers: &mut HeaderMap) {
+    if !has_any(headers) {
+        return;
+    }
     let upgrade = headers.contains_key(UPGRADE);
     strip_hop_by_hop(headers, upgrade);
     strip_own(headers);
@@ -80,8 +104,10 @@ pub fn strip_request(headers: &mut HeaderMap) {
 pub(super) fn strip_response(response: &mut Response<Body>, method: &Method) {
     let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    strip_hop_by_hop(headers, upgrade);
-    strip_own(headers);
+    if has_any(headers) {
+        strip_hop_by_hop(headers, upgrade);
+        strip_own(headers);
+    }
     let no_body = *method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
     if !no_body {
         response.headers_mut().remove(CONTENT_LENGTH);
@@ -104,6 +130,25 @@ mod tests {
         headers.insert("x-yours", HeaderValue::from_static("1"));
         strip_request(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-yours"]);
+    }
+
+    #[test]
+    fn each_field_ends_here_also_alone() {
+        let own = [HeaderName::from_static("cloister-x"), HeaderName::from_static("cloister_x")];
+        for name in HOP_BY_HOP.iter().chain(&own) {
+            let mut response = Response::new(Body::empty());
+            response.headers_mut().insert(name, HeaderValue::from_static("x"));
+            strip_response(&mut response, &Method::GET);
+            assert!(response.headers().is_empty(), "{name} in a response");
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static("x"));
+            strip_request(&mut headers);
+            let kept = [CONNECTION, UPGRADE];
+            assert!(
+                headers.is_empty() || *name == UPGRADE && headers.keys().all(|k| kept.contains(k)),
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Which Worker a client's request goes to.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use governor::clock::{Clock as _, DefaultClock};
@@ -61,14 +62,17 @@ impl Routes {
     /// # Errors
     /// None does, or its rate limit is used up.
     pub fn find(&self, request: &Request<Body>) -> Result<Routed, Refusal> {
-        let mut host = host(request).to_ascii_lowercase();
-        if host.ends_with('.') {
-            host.pop();
-        }
+        let host = host(request);
+        let host = host.strip_suffix('.').unwrap_or(host);
+        // Almost always lower-case already.
+        let host = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(host.to_ascii_lowercase()),
+            false => Cow::Borrowed(host),
+        };
         let suffix = host.find('.').and_then(|dot| host.get(dot..)).unwrap_or_default();
         let none = Vec::new();
         let mut lists = [
-            self.exact.get(&host).unwrap_or(&none).as_slice(),
+            self.exact.get(host.as_ref()).unwrap_or(&none).as_slice(),
             self.label.get(suffix).unwrap_or(&none).as_slice(),
             self.any.as_slice(),
         ];
@@ -109,8 +113,8 @@ fn takes<'h>(route: &Route, host: &'h str, request: &Request<Body>) -> Option<&'
 
 fn worker(target: &RouteTarget, label: &str) -> Option<WorkerId> {
     let id = |namespace: Option<&Name>, name: &Name| WorkerId {
-        namespace: namespace.map(|namespace| namespace.as_str().into()),
-        name: name.as_str().into(),
+        namespace: namespace.map(Name::shared),
+        name: name.shared(),
     };
     match target {
         RouteTarget::Dispatch(name) => Some(id(None, name)),

@@ -22,7 +22,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Fields that only the front door may set, since Workers trust them.
-const FORGEABLE: [HeaderName; 5] = [
+static FORGEABLE: [HeaderName; 6] = [
+    FORWARDED,
     FORWARDED_FOR,
     FORWARDED_PROTO,
     HeaderName::from_static("x-forwarded-host"),
@@ -51,7 +52,7 @@ impl Service {
         self.client.clone()
     }
 
-    async fn answer(self, mut request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let busy = self.client.busy();
         let ray = identity::ray();
         let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -86,58 +87,58 @@ impl Service {
                     let _ = Tunnel::upgrade(upgrade).join(tunnel).await;
                     drop(busy);
                 });
-                return response;
+                return Ok(response);
             }
         }
-        response.map(|body| super::patience::held(body, busy))
+        Ok(response.map(|body| super::patience::held(body, busy)))
     }
 
     /// Makes a client's request one that Workers may see.
     fn admit(&self, mut request: Request<Body>) -> Result<Request<Body>, StatusCode> {
         // Exactly one host, said once: two names for one request are a way past routes.
-        let headers = request.headers();
-        let mut hosts = headers.get_all(HOST).iter();
+        let bad = StatusCode::BAD_REQUEST;
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        let mut hosts = request.headers().get_all(HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
-            (Some(host), None) => Some(host.to_str().map_err(|_| StatusCode::BAD_REQUEST)?.to_owned()),
+            (Some(host), None) => Some(host.to_str().map_err(|_| bad)?),
             (None, _) => None,
-            (Some(_), Some(_)) => return Err(StatusCode::BAD_REQUEST),
+            (Some(_), Some(_)) => return Err(bad),
         };
         if request.method() == http::Method::CONNECT {
             return Err(StatusCode::METHOD_NOT_ALLOWED);
         }
-        let asked = request.uri().authority().map(|authority| authority.as_str().to_owned());
-        let name = match (asked, host) {
-            (Some(asked), Some(host)) if !asked.eq_ignore_ascii_case(&host) => {
-                return Err(StatusCode::BAD_REQUEST);
-            }
-            (Some(name), _) | (None, Some(name)) => name,
-            (None, None) if request.version() <= Version::HTTP_10 => "localhost".to_owned(),
-            (None, None) => return Err(StatusCode::BAD_REQUEST),
+        let authority = match (uri.authority.take(), host) {
+            (Some(asked), Some(host)) if !asked.as_str().eq_ignore_ascii_case(host) => return Err(bad),
+            (Some(asked), _) => asked,
+            (None, Some(host)) => Authority::try_from(host).map_err(|_| bad)?,
+            (None, None) if request.version() <= Version::HTTP_10 => Authority::from_static("localhost"),
+            (None, None) => return Err(bad),
         };
-        let authority = Authority::try_from(name.as_str()).map_err(|_| StatusCode::BAD_REQUEST)?;
         if authority.as_str().contains('@') {
-            return Err(StatusCode::BAD_REQUEST);
+            return Err(bad);
         }
-        let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(authority);
-        let root = || http::uri::PathAndQuery::from_static("/");
-        uri.path_and_query = Some(request.uri().path_and_query().cloned().unwrap_or_else(root));
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| StatusCode::BAD_REQUEST)?;
+        uri.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| bad)?;
         let headers = request.headers_mut();
         strip_request(headers);
-        for name in FORGEABLE {
-            headers.remove(name);
+        // One walk over the names, as few requests have any of these.
+        if headers.keys().any(|name| FORGEABLE.contains(name)) {
+            for name in &FORGEABLE {
+                headers.remove(name);
+            }
         }
-        headers.remove(FORWARDED);
         strip_lookalikes(headers, |name| FORGEABLE.iter().any(|forgeable| forgeable == name));
-        if !headers.contains_key(HOST) {
-            let host = HeaderValue::from_str(&name).map_err(|_| StatusCode::BAD_REQUEST)?;
-            headers.insert(HOST, host);
-        }
         headers.insert(FORWARDED_FOR, self.forwarded_for.clone());
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
         identity::trace(headers);
+        // There was none, or `Connection` listed it.
+        if !request.headers().contains_key(HOST) {
+            let host = request.uri().authority().map_or("", Authority::as_str);
+            let host = HeaderValue::from_str(host).map_err(|_| bad)?;
+            request.headers_mut().insert(HOST, host);
+        }
         Ok(request)
     }
 }
@@ -148,7 +149,6 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move { Ok(service.answer(request).await) })
+        Box::pin(self.clone().answer(request))
     }
 }
