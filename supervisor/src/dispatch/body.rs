@@ -91,6 +91,17 @@ impl Accounted {
         Body::boxed(Self { body, invocation: Some(invocation), lease: Some(lease) })
     }
 
+    /// Ends an answer whose reader was too slow.
+    fn cut(&mut self) -> BodyError {
+        if let Some(invocation) = &self.invocation {
+            let reason = "the answer was not read in time";
+            invocation.fail(Outcome::ExceededWallTime, Failure::ExceededWallTime, reason);
+        }
+        self.body = Body::empty();
+        self.end(false);
+        BodyError::Aborted
+    }
+
     fn end(&mut self, whole: bool) {
         if let Some(invocation) = self.invocation.take() {
             invocation.settle(whole);
@@ -107,7 +118,14 @@ impl HttpBody for Accounted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if self.invocation.as_ref().is_some_and(|invocation| invocation.overdue.load(Ordering::Relaxed)) {
+            return Poll::Ready(Some(Err(self.cut())));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(invocation) = &self.invocation {
+            invocation.awaits_reader.store(polled.is_ready(), Ordering::Relaxed);
+        }
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(data), Some(invocation)) = (frame.data_ref(), &self.invocation) {

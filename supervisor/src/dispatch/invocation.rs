@@ -57,6 +57,10 @@ pub struct Invocation {
     pub(super) response_bytes: AtomicU64,
     /// The request's body is asked for, and whoever sends it does not go on.
     pub(super) awaits_body: AtomicBool,
+    /// The answer's body waits for whoever reads it.
+    pub(super) awaits_reader: AtomicBool,
+    /// Over its wall time by its reader's fault: the answer ends at the next read.
+    pub(super) overdue: AtomicBool,
     /// Told when the call is to be given up.
     pub(super) cut: Notify,
     wall: AtomicU64,
@@ -102,6 +106,8 @@ impl Invocation {
             request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
             awaits_body: AtomicBool::new(false),
+            awaits_reader: AtomicBool::new(false),
+            overdue: AtomicBool::new(false),
             cut: Notify::new(),
             wall: AtomicU64::new(0),
             verdict: OnceLock::new(),
@@ -122,12 +128,17 @@ impl Invocation {
             // Several cores use a budget up faster than the clock runs.
             now + (left * 100 / percent).max(SHORTEST)
         });
-        let wall = self.limits.wall().filter(|_| !self.settled.load(Ordering::Relaxed));
+        let wall = self.limits.wall().filter(|_| self.has_wall_limit());
         let wall = wall.map(|limit| (self.started + limit).max(now + SHORTEST));
         match (cpu, wall) {
             (Some(cpu), Some(wall)) => Some(cpu.min(wall)),
             (cpu, wall) => cpu.or(wall),
         }
+    }
+
+    /// Its wall time is still to be looked at.
+    fn has_wall_limit(&self) -> bool {
+        !self.settled.load(Ordering::Relaxed) && !self.overdue.load(Ordering::Relaxed)
     }
 
     /// Fails the invocation; the first reason stays. True when this was the first.
@@ -211,11 +222,16 @@ impl Watched for Invocation {
             return None;
         }
         if let Some(limit) = self.limits.wall()
-            && !self.settled.load(Ordering::Relaxed)
+            && self.has_wall_limit()
             && now >= self.started + limit
         {
-            // A sender that hangs is not the Worker's fault: others' requests in the process go on.
+            // A sender or a reader that hangs is not the Worker's fault: others' requests in the
+            // process go on, and so does the CPU limit of this one.
             let answered = self.status.load(Ordering::Relaxed) != 0;
+            if answered && self.awaits_reader.load(Ordering::Relaxed) {
+                self.overdue.store(true, Ordering::Relaxed);
+                return self.due(now, self.instance.used(self.mark));
+            }
             if !answered && self.awaits_body.load(Ordering::Relaxed) {
                 let reason = format!("no whole request after {} ms", limit.as_millis());
                 if self.fail(Outcome::ExceededWallTime, Failure::ExceededWallTime, reason) {

@@ -81,6 +81,31 @@ async fn a_sender_that_hangs_costs_its_request_and_not_the_process() {
 }
 
 #[tokio::test]
+async fn a_reader_that_is_slow_costs_its_answer_and_not_the_process() {
+    let plane = Plane::new();
+    plane.sdk(worker("w"), |request: WorkerRequest, _, _| async move {
+        let parts = if request.uri().path() == "/long" { 1 << 12 } else { 1 };
+        let part = bytes::Bytes::from_static(&[b'x'; 1 << 12]);
+        let parts = (0..parts).map(move |_| Ok::<_, std::io::Error>(Frame::data(part.clone())));
+        Ok(Response::new(WorkerBody::new(StreamBody::new(futures_util::stream::iter(parts)))))
+    });
+    let wall = Duration::from_millis(1500);
+    let limits = Limits { wall_ms: Some(1500), ..Limits::default() };
+    let mut slow = plane.ask_within("w", get("http://a/long"), limits).await.unwrap().into_body();
+    assert!(slow.frame().await.unwrap().is_ok());
+    // Time is what this is about: the limit passes while nothing is read.
+    tokio::time::sleep(wall).await;
+    while let Some(frame) = slow.frame().await {
+        if frame.is_err() {
+            break;
+        }
+    }
+    assert_eq!(plane.invocations(&account("w"))[0].outcome, Outcome::ExceededWallTime);
+    assert!(plane.ask("w", get("http://a/")).await.is_ok());
+    assert_eq!(plane.starter.starts.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
 async fn others_in_a_killed_process_fail_as_exceptions() {
     let plane = Plane::new();
     tricky(&plane);
