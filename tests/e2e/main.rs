@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cli;
+mod confined;
 mod debian;
 mod deploys;
 mod dispatcher;

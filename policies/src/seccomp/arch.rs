@@ -14,6 +14,7 @@ pub(super) struct ArchFiles {
     pub(super) numbers: (&'static str, &'static str),
     pub(super) legacy: Option<(&'static str, &'static str)>,
     pub(super) processes: Option<(&'static str, &'static str)>,
+    pub(super) supervisor: Option<(&'static str, &'static str)>,
 }
 
 impl Arch {
@@ -54,11 +55,16 @@ impl Arch {
                     "x86_64/processes.toml",
                     include_str!("../../seccomp/x86_64/processes.toml"),
                 )),
+                supervisor: Some((
+                    "x86_64/supervisor.toml",
+                    include_str!("../../seccomp/x86_64/supervisor.toml"),
+                )),
             },
             Self::Aarch64 => ArchFiles {
                 numbers: ("aarch64/numbers.toml", include_str!("../../seccomp/aarch64/numbers.toml")),
                 legacy: None,
                 processes: None,
+                supervisor: None,
             },
         }
     }

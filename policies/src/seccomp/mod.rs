@@ -14,6 +14,8 @@ mod policy;
 #[cfg(test)]
 mod interpreter;
 #[cfg(test)]
+mod supervisor_tests;
+#[cfg(test)]
 mod tests;
 
 use sha2::{Digest as _, Sha256};
@@ -135,6 +137,18 @@ pub fn compile_for(arch: Arch, profile: &Profile) -> Result<Programs, SeccompErr
     let base = assemble::program(arch, &policy.base, Action::ENOSYS)?;
     let last = assemble::program(arch, &policy.last, Action::Allow)?;
     Ok(Programs { base: bpf::to_bytes(&base), last: bpf::to_bytes(&last) })
+}
+
+/// Compiles the supervisor's own filter for the machine this runs on, in the form of [`Programs`]'
+/// programs.
+pub fn supervisor() -> Result<Vec<u8>, SeccompError> {
+    supervisor_for(Arch::native().ok_or(SeccompError::Arch(std::env::consts::ARCH))?)
+}
+
+/// Compiles the supervisor's own filter for `arch`.
+pub fn supervisor_for(arch: Arch) -> Result<Vec<u8>, SeccompError> {
+    let table = policy::supervisor(arch)?;
+    Ok(bpf::to_bytes(&assemble::program(arch, &table, Action::EPERM)?))
 }
 
 /// Name of a system call of the machine this runs on.

@@ -18,6 +18,7 @@ pub enum Action {
 
 impl Action {
     pub(super) const ENOSYS: Self = Self::Errno(38);
+    pub(super) const EPERM: Self = Self::Errno(1);
 }
 
 /// What happens to one system call.
@@ -79,6 +80,22 @@ const IPC: (&str, &str) = file!("ipc.toml");
 const PROCESSES: (&str, &str) = file!("waivers/processes.toml");
 const JIT: (&str, &str) = file!("waivers/jit.toml");
 const LAUNCH: (&str, &str) = file!("launch.toml");
+const SUPERVISOR: (&str, &str) = file!("supervisor.toml");
+
+/// What the supervisor may call after its start; what is not in it fails with EPERM.
+pub(super) fn supervisor(arch: Arch) -> Result<Table, SeccompError> {
+    let files = arch.files();
+    let reader = Reader { constants: data::parse(CONSTANTS)?, syscalls: data::parse(files.numbers)?, arch };
+    let mut table = Table::new();
+    for file in std::iter::once(SUPERVISOR).chain(files.supervisor) {
+        for (name, number, decision) in reader.read(file)? {
+            if table.insert(number, decision).is_some() {
+                return Err(composition(file.0, name, "is in another file already"));
+            }
+        }
+    }
+    Ok(table)
+}
 
 impl Policy {
     /// Puts the files of `profile` together.

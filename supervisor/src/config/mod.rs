@@ -4,12 +4,14 @@
 //! what would be right. Relative paths are relative to the file.
 
 mod error;
+mod own_wall;
 mod pattern;
 mod raw;
 mod route;
 mod settings;
 
 pub use error::ConfigError;
+pub use own_wall::SupervisorWall;
 pub use pattern::{HostPattern, NameTemplate, PathPattern, PatternError};
 pub use route::{RateLimit, Route, RouteTarget, Routing};
 pub use settings::{AdminTcp, Config, Listen, LogFormat, Pool, Runtime, Sandbox, Telemetry};

@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue};
 use super::error::ConfigError;
 use super::pattern::{HostPattern, NameTemplate};
 use super::route::{Route, RouteTarget, Routing};
-use super::{FILE_BYTES, raw};
+use super::{FILE_BYTES, SupervisorWall, raw};
 use crate::egress::EgressConfig;
 use crate::launch::Wall;
 use crate::limits::Limits;
@@ -88,8 +88,10 @@ pub struct Sandbox {
     pub policy: Option<PathBuf>,
     /// Host uids and gids that Workers run as.
     pub uids: Range<u32>,
-    /// The walls that are waived.
+    /// The walls of Workers that are waived.
     pub waive: BTreeSet<Wall>,
+    /// The supervisor's own walls that are waived.
+    pub waive_own: BTreeSet<SupervisorWall>,
 }
 
 /// `[pool]`
@@ -253,11 +255,19 @@ impl Validator<'_> {
             let message = format!("allowed are 1 to {}", u32::MAX - 1 - base);
             return Err(self.error(raw.uid_count.span(), "sandbox.uid_count", message));
         };
+        let (mut waive, mut waive_own) = (BTreeSet::new(), BTreeSet::new());
+        for name in &raw.waive {
+            match SupervisorWall::ALL.into_iter().find(|wall| wall.name() == name.as_ref()) {
+                Some(wall) => drop(waive_own.insert(wall)),
+                None => drop(waive.insert(self.wall(name)?)),
+            }
+        }
         Ok(Sandbox {
             runner: raw.runner.map(|path| self.resolve(&path)),
             policy: raw.policy.map(|path| self.resolve(&path)),
             uids: base..end,
-            waive: raw.waive.iter().map(|name| self.wall(name)).collect::<Result<_, _>>()?,
+            waive,
+            waive_own,
         })
     }
 
@@ -273,8 +283,9 @@ impl Validator<'_> {
 
     fn wall(&self, name: &toml::Spanned<String>) -> Result<Wall, ConfigError> {
         Wall::by_name(name.as_ref()).filter(|wall| wall.waivable()).ok_or_else(|| {
+            let of_workers = Wall::ALL.iter().filter(|wall| wall.waivable()).map(|wall| wall.name());
             let allowed: Vec<_> =
-                Wall::ALL.iter().filter(|wall| wall.waivable()).map(|wall| wall.name()).collect();
+                of_workers.chain(SupervisorWall::ALL.iter().map(|wall| wall.name())).collect();
             let message = format!("{:?} can't be waived, allowed are {}", name.as_ref(), allowed.join(", "));
             self.error(name.span(), "sandbox.waive", message)
         })

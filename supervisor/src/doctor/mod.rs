@@ -4,6 +4,7 @@
 //! executed behind all of them, and what the kernel then says is what is told.
 
 mod machine;
+mod own_walls;
 mod setup;
 mod walls;
 
@@ -32,7 +33,7 @@ pub enum State {
 /// One check.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
-    /// `walls`, `machine` or `setup`.
+    /// `setup`, `machine`, `supervisor` (its own walls) or `walls` (of Workers).
     pub group: &'static str,
     /// What was looked at.
     pub name: String,
@@ -75,7 +76,10 @@ pub fn examine(path: &Path) -> Report {
     }
     machine::check(&mut checks);
     match &config {
-        Some(config) => walls::check(config, &mut checks),
+        Some(config) => {
+            own_walls::check(config, &mut checks);
+            walls::check(config, &mut checks);
+        }
         None => checks.push(Check::new(
             "walls",
             "all",

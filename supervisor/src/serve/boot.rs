@@ -8,7 +8,9 @@ use std::process::Child;
 
 use cloister_policies::sandbox::SandboxPolicy;
 
+use super::confine::{self, Paths};
 use super::error::{ServeError, exit};
+use super::notify::Manager;
 use super::privilege::{self, Account};
 use crate::admin::server::{self, SocketFile, Token};
 use crate::config::Config;
@@ -32,6 +34,7 @@ pub(super) struct Booted {
     pub(super) admin_file: SocketFile,
     pub(super) admin_tcp: Option<(std::net::TcpListener, Token)>,
     pub(super) admin_users: BTreeSet<u32>,
+    pub(super) manager: Manager,
 }
 
 /// Does all that needs privilege, gives it up, and configures the launcher.
@@ -65,8 +68,17 @@ pub(super) fn boot(config: Config) -> Result<Booted, ServeError> {
         ServeError::step(exit::WALLS, "starting the launcher", error)
             .fix("install sandbox-runner beside cloister, or name it by sandbox.runner")
     })?;
+    let manager = Manager::from_environment()
+        .map_err(|error| ServeError::step(exit::FAILED, "the service manager (NOTIFY_SOCKET)", error))?;
+    // Kept for later: before Linux 6.4 it is read from /proc/self/auxv, which is root's from here on.
+    let _page_bytes = rustix::param::page_size();
     privilege::drop_to(&account)?;
     reachable(&config.state, &account)?;
+    // Before the first thread: both walls are a thread's and its children's.
+    let confined = confine::confine(&Paths::of(&config), &config.sandbox.waive_own).map_err(|error| {
+        let fix = error.fix();
+        ServeError::step(exit::WALLS, "confining the supervisor", error).fix(fix)
+    })?;
     let options = Options {
         configure: Configure {
             uid_base: config.sandbox.uids.start,
@@ -82,7 +94,8 @@ pub(super) fn boot(config: Config) -> Result<Booted, ServeError> {
             "`cloister doctor` tells which walls this machine can raise; a wall may be waived by name in sandbox.waive",
         )
     })?;
-    tracing::info!(machine = ?launcher.machine(), waived = ?config.sandbox.waive, "walls");
+    tracing::info!(machine = ?launcher.machine(), waived = ?config.sandbox.waive, "walls of Workers");
+    tracing::info!(?confined, waived = ?config.sandbox.waive_own, "walls of the supervisor");
     Ok(Booted {
         config,
         sandbox,
@@ -94,6 +107,7 @@ pub(super) fn boot(config: Config) -> Result<Booted, ServeError> {
         admin_file,
         admin_tcp,
         admin_users,
+        manager,
     })
 }
 

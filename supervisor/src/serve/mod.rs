@@ -1,13 +1,15 @@
 //! `cloister serve`: from a configuration file to a running platform.
 //!
 //! The order matters: what needs privilege comes first (state folder, launcher, sockets), then the
-//! supervisor becomes an ordinary account without capabilities, and only then does it read a byte
-//! from the network.
+//! supervisor becomes an ordinary account without capabilities, then it confines itself, and only then
+//! does it start threads and read a byte from the network.
 
 mod adapters;
 mod boot;
+pub mod confine;
 mod error;
 mod logging;
+mod notify;
 mod privilege;
 mod run;
 

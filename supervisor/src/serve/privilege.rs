@@ -77,6 +77,8 @@ pub(super) fn drop_to(account: &Account) -> Result<(), ServeError> {
         })?;
     }
     nix::sys::prctl::set_no_new_privs().map_err(failed("no_new_privs"))?;
+    // Its memory has secrets: no core dump, and no other process of the account may look into it.
+    nix::sys::prctl::set_dumpable(false).map_err(failed("not dumpable"))?;
     if setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
         return Err(ServeError::step(
             exit::PRIVILEGE,

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::adapters::{Filter, Processes, secrets};
 use super::boot::Booted;
 use super::error::{ServeError, exit};
+use super::notify::Manager;
 use crate::admin::{self, Parts, Platform, Settings, server};
 use crate::config::Config;
 use crate::dispatch::{self, Dispatcher};
@@ -58,6 +59,7 @@ struct Prepared {
     addresses: Vec<SocketAddr>,
     signals: Signals,
     stop: watch::Sender<bool>,
+    manager: Manager,
 }
 
 fn prepare(booted: Booted) -> Result<Prepared, ServeError> {
@@ -72,6 +74,7 @@ fn prepare(booted: Booted) -> Result<Prepared, ServeError> {
         admin_file,
         admin_tcp,
         admin_users,
+        manager,
     } = booted;
     let (stop, stopped) = watch::channel(false);
     let signals = Signals::new()?;
@@ -140,11 +143,12 @@ fn prepare(booted: Booted) -> Result<Prepared, ServeError> {
         addresses,
         signals,
         stop,
+        manager,
     })
 }
 
 async fn serve(prepared: Prepared) -> Result<(), ServeError> {
-    let Prepared { config, launcher, mut child, dispatcher, shards, router, stop, .. } = prepared;
+    let Prepared { config, launcher, mut child, dispatcher, shards, router, stop, manager, .. } = prepared;
     tokio::spawn(prepared.telemetry.run());
     tokio::spawn(prepared.pool.keep());
     let users = prepared.admin_users;
@@ -153,13 +157,13 @@ async fn serve(prepared: Prepared) -> Result<(), ServeError> {
     let tcp = prepared
         .admin_tcp
         .map(|(listener, token)| tokio::spawn(server::serve_tcp(listener, router, token, stop.subscribe())));
-    watchdog();
-    notify(&[NotifyState::Ready]);
+    watchdog(manager.clone());
+    manager.tell(&NotifyState::Ready);
     let admin = config.listen.admin_socket.display();
     tracing::info!(addresses = ?prepared.addresses, %admin, "ready");
 
     let ended = prepared.signals.wait(&config, &dispatcher, &launcher).await;
-    notify(&[NotifyState::Stopping]);
+    manager.tell(&NotifyState::Stopping);
     stop.send_replace(true);
     shards.stop();
     let drained = tokio::task::spawn_blocking(move || shards.join());
@@ -275,14 +279,8 @@ async fn interrupted() {
     }
 }
 
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(false, states) {
-        tracing::warn!(%error, "the service manager can't be told");
-    }
-}
-
 /// Tells the service manager that the control plane lives, as often as it wants to hear it.
-fn watchdog() {
+fn watchdog(manager: Manager) {
     let mut microseconds = 0;
     if !sd_notify::watchdog_enabled(false, &mut microseconds) || microseconds == 0 {
         return;
@@ -291,7 +289,7 @@ fn watchdog() {
         let mut interval = tokio::time::interval(Duration::from_micros(microseconds / 2));
         loop {
             interval.tick().await;
-            notify(&[NotifyState::Watchdog]);
+            manager.tell(&NotifyState::Watchdog);
         }
     });
 }
