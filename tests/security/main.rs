@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails loudly")]
 
+mod arguments;
 mod cell;
 mod doors;
 mod files;
 mod ipc;
 mod launcher;
 mod missing_wall;
+mod moby;
 mod network;
 mod processes;
 mod resources;

@@ -21,7 +21,7 @@ mod tests;
 use sha2::{Digest as _, Sha256};
 
 pub use arch::Arch;
-pub use policy::{Action, Decision};
+pub use policy::{Action, Decision, Test, TestKind};
 
 /// How a Worker answers, as far as its system calls differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -149,6 +149,18 @@ pub fn supervisor() -> Result<Vec<u8>, SeccompError> {
 pub fn supervisor_for(arch: Arch) -> Result<Vec<u8>, SeccompError> {
     let table = policy::supervisor(arch)?;
     Ok(bpf::to_bytes(&assemble::program(arch, &table, Action::EPERM)?))
+}
+
+/// What is decided for a Worker of `profile` on the machine this runs on: every call that a file
+/// names, by number, in order. What is not in it fails with ENOSYS.
+///
+/// # Errors
+/// As [`compile`].
+pub fn decisions(profile: &Profile) -> Result<Vec<(u32, Decision)>, SeccompError> {
+    let arch = Arch::native().ok_or(SeccompError::Arch(std::env::consts::ARCH))?;
+    let mut policy = policy::Policy::compose(arch, profile)?;
+    policy.base.append(&mut policy.last);
+    Ok(policy.base.into_iter().collect())
 }
 
 /// Name of a system call of the machine this runs on.

@@ -35,6 +35,20 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    /// What happens to a call with these arguments.
+    #[must_use]
+    pub fn of(&self, args: &[u64; 6]) -> Action {
+        match self {
+            Self::Always(action) => *action,
+            Self::ByArguments { cases, otherwise } => {
+                let case = cases.iter().find(|(tests, _)| tests.iter().all(|test| test.holds(args)));
+                case.map_or(*otherwise, |(_, action)| *action)
+            }
+        }
+    }
+}
+
 /// A test on the low 32 bits of an argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Test {
@@ -42,6 +56,21 @@ pub struct Test {
     pub arg: u8,
     /// How.
     pub kind: TestKind,
+}
+
+impl Test {
+    /// Whether these arguments pass it.
+    #[must_use]
+    pub fn holds(&self, args: &[u64; 6]) -> bool {
+        let value = args.get(usize::from(self.arg)).map_or(0, |value| *value & u64::from(u32::MAX));
+        match &self.kind {
+            TestKind::OneOf(mask, values) => {
+                values.iter().any(|wanted| value & u64::from(*mask) == u64::from(*wanted))
+            }
+            TestKind::All(bits) => value & u64::from(*bits) == u64::from(*bits),
+            TestKind::None(bits) => value & u64::from(*bits) == 0,
+        }
+    }
 }
 
 /// How an argument is tested.
