@@ -16,6 +16,8 @@ NEEDS=(
     "caddy:/usr/bin/caddy:tenant: an unmodified Go server"
     "busybox-static:/bin/busybox:tenant: a server that forks for each request"
     "python3:/usr/bin/python3:tenant: a script runtime"
+    "stress-ng:/usr/bin/stress-ng:hostile tenant: every kind of load"
+    "trinity:/usr/bin/trinity:hostile tenant: system calls by chance"
 )
 
 say() { printf 'setup: %s\n' "$*"; }

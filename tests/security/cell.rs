@@ -5,7 +5,7 @@ use std::fs::{File, Permissions};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -83,6 +83,12 @@ impl Cell {
         }
     }
 
+    /// A program of this machine's Debian, by its path.
+    pub(crate) fn debian(path: &'static str) -> Self {
+        assert!(Path::new(path).is_file(), "{path} is not there: run scripts/setup.sh");
+        Self::new(path).dynamic()
+    }
+
     pub(crate) fn contract(mut self, contract: Contract) -> Self {
         self.contract = contract;
         self
@@ -90,6 +96,11 @@ impl Cell {
 
     pub(crate) fn arg(mut self, arg: impl ToString) -> Self {
         self.args.push(arg.to_string());
+        self
+    }
+
+    pub(crate) fn args<T: ToString>(mut self, args: impl IntoIterator<Item = T>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.to_string()));
         self
     }
 
@@ -111,7 +122,7 @@ impl Cell {
 
     fn deployed(&self, args: Vec<String>) -> Arc<Deployed> {
         Arc::new(Deployed {
-            id: WorkerId { namespace: Some("security".into()), name: self.program.into() },
+            id: WorkerId { namespace: Some("security".into()), name: name_of(self.program).into() },
             version: "1".into(),
             digest: Digest::parse(&"0".repeat(64)).unwrap(),
             binary: stored(self.program, self.dynamic),
@@ -192,6 +203,11 @@ impl Cell {
     }
 }
 
+/// The name of a program that is perhaps given by its path.
+fn name_of(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}
+
 /// A program as the store keeps it: mode 0111, another owner than the Worker.
 fn stored(name: &'static str, dynamic: bool) -> PathBuf {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
@@ -200,15 +216,19 @@ fn stored(name: &'static str, dynamic: bool) -> PathBuf {
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711)).unwrap();
         folder
     });
-    let path = folder.path().join(format!("{name}{}", if dynamic { "-dynamic" } else { "" }));
+    let path = folder.path().join(format!("{}{}", name_of(name), if dynamic { "-dynamic" } else { "" }));
     if !path.exists() {
         // Copied by a process of its own: a descriptor open for writing here could be inherited by
         // what another test starts, and the file then not be executed.
         let fresh = path.with_extension(format!("{:?}", std::thread::current().id()));
         let source = format!("hostile/{name}.c");
-        let built = if dynamic { compile_c_dynamic(&source) } else { compile_c(&source) };
+        let built = match (name.starts_with('/'), dynamic) {
+            (true, _) => PathBuf::from(name),
+            (false, true) => compile_c_dynamic(&source).path,
+            (false, false) => compile_c(&source).path,
+        };
         let mut copy = Command::new("cp");
-        assert!(copy.arg(built.path).arg(&fresh).status().unwrap().success(), "{copy:?}");
+        assert!(copy.arg(built).arg(&fresh).status().unwrap().success(), "{copy:?}");
         std::fs::set_permissions(&fresh, Permissions::from_mode(0o111)).unwrap();
         std::fs::rename(&fresh, &path).unwrap();
     }
@@ -238,9 +258,15 @@ impl Running {
     }
 
     /// Waits for its end.
-    pub(crate) async fn end(mut self) -> Ended {
+    pub(crate) async fn end(self) -> Ended {
+        self.end_after(None).await
+    }
+
+    /// Waits for its end, and kills it after `time`.
+    pub(crate) async fn end_after(mut self, time: Option<Duration>) -> Ended {
         let mut errors = Lines::new(self.errors);
         let mut lines = Vec::new();
+        let process = &self.process;
         let all = async {
             while let Some(line) = self.output.lines.recv().await {
                 lines.push(line);
@@ -250,9 +276,19 @@ impl Running {
                 text.push_str(&line);
                 text.push('\n');
             }
-            (text, self.process.exited().await)
+            (text, process.exited().await)
         };
-        let (errors, exit) = tokio::time::timeout(PATIENCE, all).await.expect("an end in time");
+        let killed = async {
+            if let Some(time) = time {
+                tokio::time::sleep(time).await;
+                process.kill();
+            }
+            std::future::pending().await
+        };
+        let (errors, exit) = tokio::select! {
+            ended = tokio::time::timeout(PATIENCE + time.unwrap_or_default(), all) => ended.expect("an end in time"),
+            () = killed => unreachable!(),
+        };
         Ended { lines, errors, exit }
     }
 }

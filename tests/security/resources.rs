@@ -1,5 +1,7 @@
 //! Resources: a Worker that takes all it can get hurts only itself.
 
+use std::time::{Duration, Instant};
+
 use cloister_supervisor::launch::ExitStatus;
 use cloister_supervisor::registry::Allow;
 
@@ -93,8 +95,13 @@ async fn no_core_is_dumped() {
 async fn spinning_threads_get_their_share_and_die_at_once() {
     let mut spinner = taker("spin").resources(|resources| resources.cpu_percent = 20).start().await;
     assert_eq!(spinner.line().await.as_deref(), Some("spinning 9 0"));
-    spinner.process.kill();
-    assert_eq!(spinner.end().await.exit.status, ExitStatus::Signal(9));
+    let begin = Instant::now();
+    let ended = spinner.end_after(Some(Duration::from_secs(2))).await;
+    let time = begin.elapsed();
+    println!("{:?} of {time:?}", ended.exit.cpu);
+    assert_eq!(ended.exit.status, ExitStatus::Signal(9));
+    // A fifth of one CPU, with all that a period may add.
+    assert!(ended.exit.cpu < time.mul_f64(0.4), "{:?} of {time:?}", ended.exit.cpu);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ tests=${TESTS:-}            # a filter for test names, empty for all
 minutes=${MINUTES:-20}
 
 missing=()
-for need in qemu-system-x86_64:qemu-system-x86 cpio:cpio zstd:zstd gcc:gcc; do
+for need in qemu-system-x86_64:qemu-system-x86 cpio:cpio zstd:zstd gcc:gcc stress-ng:stress-ng trinity:trinity; do
     command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
 done
 [ -e /usr/share/seabios/bios-256k.bin ] || missing+=(seabios)
@@ -54,8 +54,11 @@ mkdir -p "$root"/{bin,proc,sys,dev,tmp,run,etc,var,home,root,cloister,newroot,li
 chmod 1777 "$root/tmp"
 cp "$vm/unpacked/bin/busybox" "$root/bin/busybox"
 for tool in cp sh mount umount mkdir ip chroot poweroff cat ls sleep id echo sed grep dmesg; do ln -s busybox "$root/bin/$tool"; done
-for file in "$suite" target/debug/cloister target/debug/sandbox-runner; do
-    strip --strip-debug -o "$root/cloister/$(basename "$file" | sed 's/^security-.*/security/')" "$file"
+for file in "$suite" target/debug/cloister target/debug/sandbox-runner /usr/bin/stress-ng /usr/bin/trinity; do
+    case $file in
+        /usr/bin/*) mkdir -p "$root/usr/bin" && cp "$file" "$root$file" ;;
+        *) strip --strip-debug -o "$root/cloister/$(basename "$file" | sed 's/^security-.*/security/')" "$file" ;;
+    esac
     ldd "$file" | grep -o '/[^ ]*' | while read -r library; do
         mkdir -p "$root$(dirname "$library")"
         cp -L "$library" "$root$library"
