@@ -13,6 +13,7 @@ mod http_contract;
 mod ipc_contract;
 mod limits;
 mod restart;
+mod unprivileged;
 mod websocket;
 
 use cloister_tests::{Config, Platform, Tenant, Upload, compile_c, tenant};

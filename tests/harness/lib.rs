@@ -15,6 +15,7 @@ mod platform;
 mod ports;
 mod programs;
 mod ran;
+mod unprivileged;
 mod upload;
 
 pub use answer::Answer;

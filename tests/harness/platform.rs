@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 
+use crate::unprivileged::Unprivileged;
 use crate::{Client, Config, Port, leftovers, program};
 
 /// Host uids of one platform. Each has a range of its own, so that what is left of it can be told.
@@ -32,6 +33,8 @@ pub struct Platform {
     supervisor: Option<Child>,
     /// Where the supervisor tells how it is.
     notify: Option<UnixDatagram>,
+    /// Started as an ordinary uid, the first of its range, with programs that it can reach.
+    unprivileged: Option<Unprivileged>,
 }
 
 impl Platform {
@@ -70,10 +73,23 @@ impl Platform {
             uid_base: 10_000_000 + slot * UIDS,
             supervisor: None,
             notify: None,
+            unprivileged: None,
         };
         // The supervisor's own account must be able to reach its state.
         std::fs::set_permissions(platform.folder.path(), PermissionsExt::from_mode(0o755)).expect("chmod");
         std::fs::create_dir(platform.policy_folder()).expect("a folder for policies");
+        platform.write_config();
+        platform
+    }
+
+    /// As [`Platform::prepare`], to be started as an ordinary uid that no account has; with
+    /// `delegated` cgroups, in folders of its own in each hierarchy.
+    #[must_use]
+    pub fn prepare_unprivileged(config: Config, delegated: bool) -> Self {
+        let mut platform = Self::prepare(config);
+        let uid = platform.uid_base;
+        std::os::unix::fs::chown(platform.folder.path(), Some(uid), Some(uid)).expect("chown");
+        platform.unprivileged = Some(Unprivileged::new(platform.folder.path(), uid, delegated));
         platform.write_config();
         platform
     }
@@ -84,7 +100,7 @@ impl Platform {
             .set("", "state", quoted(&self.state()))
             .set("listen", "http", format!("[\"127.0.0.1:{}\"]", self.port.number))
             .set("listen", "admin_socket", quoted(&self.admin_socket()))
-            .set("sandbox", "runner", quoted(&program("sandbox-runner")))
+            .set("sandbox", "runner", quoted(&self.program("sandbox-runner")))
             .set("sandbox", "uid_base", self.uid_base.to_string())
             .set("sandbox", "uid_count", UIDS.to_string())
             .set("egress", "policy_dir", quoted(&self.policy_folder()));
@@ -110,7 +126,11 @@ impl Platform {
         let _old = std::fs::remove_file(&notify);
         let ready = UnixDatagram::bind(&notify).expect("a socket to be told of readiness");
         std::fs::set_permissions(&notify, PermissionsExt::from_mode(0o777)).expect("chmod");
-        let mut command = self.command(["serve", "--config"]);
+        let mut command = match &self.unprivileged {
+            Some(unprivileged) => unprivileged.command(),
+            None => self.command([]),
+        };
+        command.args(["serve", "--config"]).env("NO_COLOR", "1");
         // A group of its own: Ctrl-C is for who started it, which then ends it in order.
         command.arg(self.config_file()).env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).process_group(0);
         let mut child =
@@ -140,6 +160,10 @@ impl Platform {
                 panic!("the supervisor was not ready within {PATIENCE:?}:\n{}", self.log());
             }
         }
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        self.unprivileged.as_ref().map_or_else(|| program(name), |unprivileged| unprivileged.program(name))
     }
 
     /// `cloister` with these arguments and the tests' environment, not started.

@@ -20,8 +20,7 @@ use crate::registry::Name;
 pub(super) struct File {
     #[serde(default = "default_state")]
     pub(super) state: PathBuf,
-    #[serde(default = "default_user")]
-    pub(super) user: String,
+    pub(super) user: Option<String>,
     #[serde(default = "Name::default_account")]
     pub(super) account: Name,
     #[serde(default)]
@@ -147,8 +146,4 @@ pub(super) struct Route {
 
 fn default_state() -> PathBuf {
     PathBuf::from("/var/lib/cloister")
-}
-
-fn default_user() -> String {
-    "cloister".to_owned()
 }

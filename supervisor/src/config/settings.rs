@@ -26,8 +26,9 @@ pub struct Config {
     pub path: PathBuf,
     /// State folder: database, binaries, keys.
     pub state: PathBuf,
-    /// System account the supervisor becomes when it is started as root.
-    pub user: String,
+    /// System account the supervisor becomes when it is started as root; see
+    /// [`Config::account_name`].
+    pub user: Option<String>,
     /// The account in API paths; another one is not found.
     pub account: Name,
     /// Where it listens.
@@ -129,6 +130,12 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// The account that a supervisor started as root becomes: the configured one, or `cloister`.
+    #[must_use]
+    pub fn account_name(&self) -> &str {
+        self.user.as_deref().unwrap_or("cloister")
+    }
+
     /// Reads and validates a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let read = |error| ConfigError::Read { path: path.to_owned(), error };

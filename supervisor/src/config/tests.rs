@@ -14,7 +14,7 @@ fn wrong(text: &str) -> String {
 #[test]
 fn an_empty_file_is_a_whole_configuration() {
     let config = parse("").unwrap();
-    assert_eq!(config.user, "cloister");
+    assert_eq!((config.account_name(), &config.user), ("cloister", &None));
     assert_eq!(config.sandbox.uids, 200_000..265_536);
     assert!(config.routing.routes.is_empty());
 }

@@ -10,6 +10,8 @@ mod walls;
 
 use std::path::Path;
 
+pub(crate) use walls::missing as missing_walls;
+
 use serde::Serialize;
 
 /// How a check came out.

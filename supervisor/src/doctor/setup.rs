@@ -62,7 +62,19 @@ fn shown(path: Option<&Path>, default: &str) -> String {
 }
 
 fn account(config: &Config) -> Check {
-    let name = &config.user;
+    let own = nix::unistd::Uid::effective();
+    if !own.is_root() {
+        let name = nix::unistd::User::from_uid(own).ok().flatten().map_or_else(String::new, |user| user.name);
+        return match &config.user {
+            Some(user) if *user != name => {
+                let detail = format!("this is uid {own}, which can't become `user` = {user:?}");
+                Check::new(GROUP, "account", State::Missing, detail)
+                    .fix("start it as root, or leave `user` out")
+            }
+            _ => Check::new(GROUP, "account", State::Ok, format!("stays uid {own} {name}")),
+        };
+    }
+    let name = config.account_name();
     match nix::unistd::User::from_name(name) {
         Ok(Some(user)) if user.uid.is_root() => {
             Check::new(GROUP, "account", State::Missing, format!("{name} is root")).fix("name an account of its own by `user`")

@@ -22,21 +22,34 @@ const TIME: Duration = Duration::from_secs(20);
 
 /// Raises all walls around a program of ours, waiving for the time being what is missing, so that
 /// all that is missing is found.
-pub(super) fn check(config: &Config, checks: &mut Vec<Check>) {
+fn raise(config: &Config) -> (BTreeMap<Wall, Failure>, Result<Walls, StartError>) {
     let mut missing: BTreeMap<Wall, Failure> = BTreeMap::new();
-    let raised = loop {
+    loop {
         let waived: BTreeSet<Wall> = config.sandbox.waive.iter().chain(missing.keys()).copied().collect();
         match try_once(config, &waived) {
-            Ok(walls) => break Ok(walls),
             Err(StartError::Failed(failure)) => match failure.stage {
                 Stage::Wall(wall) if wall.waivable() && !waived.contains(&wall) => {
                     missing.insert(wall, failure);
                 }
-                _ => break Err(StartError::Failed(failure)),
+                _ => return (missing, Err(StartError::Failed(failure))),
             },
-            Err(error) => break Err(error),
+            raised => return (missing, raised),
         }
-    };
+    }
+}
+
+/// The walls that this process can't raise around a Worker and that are not waived.
+///
+/// # Errors
+/// One that can't be waived is missing, or there is another reason why no program can be started.
+pub(crate) fn missing(config: &Config) -> Result<BTreeMap<Wall, Failure>, StartError> {
+    let (missing, raised) = raise(config);
+    raised.map(|_| missing)
+}
+
+/// Tells of each wall.
+pub(super) fn check(config: &Config, checks: &mut Vec<Check>) {
+    let (missing, raised) = raise(config);
     let stopped = match &raised {
         Err(StartError::Failed(Failure { stage: Stage::Wall(wall), .. })) => Some(*wall),
         _ => None,

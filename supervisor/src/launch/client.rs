@@ -2,7 +2,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cloister_ipc::launch::{
@@ -47,6 +48,7 @@ pub struct Launcher {
     pub(super) commands: mpsc::UnboundedSender<ToLauncher>,
     gone: watch::Receiver<Option<Arc<str>>>,
     stop: Arc<watch::Sender<bool>>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Launcher {
@@ -70,7 +72,7 @@ impl Launcher {
             .build()
             .map_err(StartError::io("a runtime for the launcher's socket"))?;
         let service = Service { ready: Arc::clone(&ready), orders, stopped };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("launcher".into())
             .spawn(move || {
                 let ready = Arc::clone(&service.ready);
@@ -87,6 +89,7 @@ impl Launcher {
             commands,
             gone,
             stop: Arc::new(stop),
+            thread: Arc::new(Mutex::new(Some(thread))),
         })
     }
 
@@ -104,10 +107,16 @@ impl Launcher {
         known.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "its thread ended".into())
     }
 
-    /// Ends the launcher and with it every Worker; returns when all of them are dead.
+    /// Ends the launcher and with it every Worker; returns when all of them are dead, and the thread
+    /// that served its socket is over.
     pub async fn shutdown(&self) {
         self.stop.send_replace(true);
         self.gone().await;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // It said so with its last act: this does not wait for anything.
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of the launcher's socket panicked");
+        }
     }
 }
 

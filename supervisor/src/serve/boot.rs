@@ -14,6 +14,7 @@ use super::notify::Manager;
 use super::privilege::{self, Account};
 use crate::admin::server::{self, SocketFile, Token};
 use crate::config::Config;
+use crate::doctor::missing_walls;
 use crate::launch::{Configure, Launcher, Options, Runner};
 use crate::runtime::Listeners;
 use crate::store::{StateDir, StateError};
@@ -39,12 +40,16 @@ pub(super) struct Booted {
 
 /// Does all that needs privilege, gives it up, and configures the launcher.
 pub(super) fn boot(config: Config) -> Result<Booted, ServeError> {
-    let account = privilege::account(&config.user, &config.sandbox.uids)?;
+    let account = privilege::account(&config)?;
     privilege::raise_descriptor_limit();
     let sandbox = sandbox_policy(&config)?;
     let admin_users = server::uids(&config.listen.admin_users)
         .map_err(|why| ServeError::step(exit::CONFIG, config.path.display().to_string(), why))?;
-    let state = StateDir::open(&config.state, Some((account.uid, account.gid))).map_err(state_error)?;
+    let owner = account.from_root.then_some((account.uid, account.gid));
+    let state = StateDir::open(&config.state, owner).map_err(state_error)?;
+    if !account.from_root {
+        unprivileged(&config, &account)?;
+    }
     let front = Listeners::bind(&config.listen.http, config.runtime.threads)
         .map_err(|error| listen_error("listen.http", "front door", &error))?;
     let admin_socket = admin_socket(&config.listen.admin_socket, &account)?;
@@ -156,11 +161,31 @@ fn admin_socket(path: &Path, account: &Account) -> Result<UnixListener, ServeErr
         |error| listen_error("listen.admin_socket", &format!("admin socket {}", path.display()), &error);
     let folder = path.parent().filter(|folder| !folder.exists()).map(Path::to_owned);
     let listener = server::bind_unix(path).map_err(failed)?;
-    if let Some(folder) = folder {
+    if let Some(folder) = folder.filter(|_| account.from_root) {
         std::os::unix::fs::chown(&folder, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
             .map_err(failed)?;
     }
     Ok(listener)
+}
+
+/// Without root walls are missing on most machines: all of them are found now and told at once, before
+/// anything is served.
+fn unprivileged(config: &Config, account: &Account) -> Result<(), ServeError> {
+    let failed = |why: String| ServeError::step(exit::WALLS, "trying the walls", why);
+    let missing = missing_walls(config).map_err(|error| failed(error.to_string()))?;
+    if missing.is_empty() {
+        tracing::info!(account = account.name, waived = ?config.sandbox.waive, "started without root");
+        return Ok(());
+    }
+    let told: Vec<_> =
+        missing.values().map(|failure| format!("\n  {failure}\n    fix: {}", failure.fix())).collect();
+    let names: Vec<_> = config.sandbox.waive.iter().chain(missing.keys()).map(|wall| wall.name()).collect();
+    let own = config.sandbox.waive_own.iter().map(|wall| wall.name());
+    let names: Vec<_> = names.into_iter().chain(own).collect();
+    let what = format!("started as {}, not as root", account.name);
+    let why = format!("{} walls can't be raised:{}", missing.len(), told.concat());
+    Err(ServeError::step(exit::WALLS, what, why)
+        .fix(format!("start it as root, or do without them by name: sandbox.waive = {names:?}")))
 }
 
 /// The state folder may be the account's own and yet lie where it can't go.

@@ -1,4 +1,4 @@
-//! From root to an ordinary account.
+//! From root to an ordinary account, or staying one.
 
 use std::ops::Range;
 
@@ -6,24 +6,46 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
 
 use super::error::{ServeError, exit};
+use crate::config::Config;
 
-/// The account the supervisor becomes.
+/// The account the supervisor runs as once it serves.
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     pub(super) name: String,
     pub(super) uid: Uid,
     pub(super) gid: Gid,
+    /// Started as root: it becomes this account, which it is already otherwise.
+    pub(super) from_root: bool,
 }
 
-/// Looks the account up; it must be an ordinary one, and none that Workers run as.
-pub(super) fn account(name: &str, workers: &Range<u32>) -> Result<Account, ServeError> {
-    let what = format!("account {name:?} (key `user`)");
-    if !Uid::effective().is_root() {
-        let why = "only root can raise every wall and then become another account";
-        return Err(ServeError::step(exit::PRIVILEGE, "cloister serve", why).fix(
-            "start it as root, or by the systemd unit in packaging/; `cloister doctor` tells what is missing",
-        ));
+/// The account of this start; an ordinary one, and none that Workers run as.
+pub(super) fn account(config: &Config) -> Result<Account, ServeError> {
+    if Uid::effective().is_root() {
+        other(config.account_name(), &config.sandbox.uids)
+    } else {
+        own(config.user.as_deref())
     }
+}
+
+/// Started as an ordinary account: it stays that.
+fn own(named: Option<&str>) -> Result<Account, ServeError> {
+    let (uid, gid) = (Uid::effective(), Gid::effective());
+    let known = User::from_uid(uid).ok().flatten().map(|user| user.name);
+    let name = known.unwrap_or_else(|| format!("uid {uid}"));
+    match named {
+        Some(named) if named != name => {
+            let what = format!("account {named:?} (key `user`)");
+            let why = format!("started as {name}: only root can become another account");
+            Err(ServeError::step(exit::PRIVILEGE, what, why)
+                .fix("start it as root, for example by the systemd unit in packaging/, or leave `user` out"))
+        }
+        _ => Ok(Account { name, uid, gid, from_root: false }),
+    }
+}
+
+/// Started as root: the account to become.
+fn other(name: &str, workers: &Range<u32>) -> Result<Account, ServeError> {
+    let what = format!("account {name:?} (key `user`)");
     let found =
         User::from_name(name).map_err(|error| ServeError::step(exit::PRIVILEGE, what.clone(), error))?;
     let Some(user) = found else {
@@ -42,7 +64,7 @@ pub(super) fn account(name: &str, workers: &Range<u32>) -> Result<Account, Serve
         );
         return Err(ServeError::step(exit::CONFIG, what, why).fix("choose another sandbox.uid_base"));
     }
-    Ok(Account { name: name.to_owned(), uid: user.uid, gid: user.gid })
+    Ok(Account { name: name.to_owned(), uid: user.uid, gid: user.gid, from_root: true })
 }
 
 /// As many descriptors as the hard limit lets: each live Worker costs several.
@@ -55,7 +77,8 @@ pub(super) fn raise_descriptor_limit() {
     }
 }
 
-/// Becomes the account: no groups but its own, no capabilities in any set, no way back.
+/// Becomes the account: no groups but its own, no capabilities in any set, no way back. Started as
+/// that account it keeps its groups and the bounding set, which no_new_privs makes void.
 pub(super) fn drop_to(account: &Account) -> Result<(), ServeError> {
     let failed = |what: &'static str| {
         move |error: nix::Error| {
@@ -63,10 +86,14 @@ pub(super) fn drop_to(account: &Account) -> Result<(), ServeError> {
         }
     };
     let Account { uid, gid, .. } = account;
-    // First, since it takes a capability.
-    caps::clear(None, caps::CapSet::Bounding)
-        .map_err(|error| ServeError::step(exit::PRIVILEGE, "clearing the capability bounding set", error))?;
-    setgroups(&[*gid]).map_err(failed("setgroups"))?;
+    if account.from_root {
+        // First, since it takes a capability.
+        caps::clear(None, caps::CapSet::Bounding).map_err(|error| {
+            ServeError::step(exit::PRIVILEGE, "clearing the capability bounding set", error)
+        })?;
+        setgroups(&[*gid]).map_err(failed("setgroups"))?;
+    }
+    // Without root these settle the saved ids only: what started it may have been set-uid.
     setresgid(*gid, *gid, *gid).map_err(failed("setresgid"))?;
     setresuid(*uid, *uid, *uid).map_err(failed("setresuid"))?;
     for set in
