@@ -19,8 +19,9 @@ test: setup         ## every test
 test-vm:            ## the security suite on Debian 12's kernel 6.1 with cgroup v2, in a QEMU guest
 	tests/vm/run.sh
 
-fuzz:               ## the decoders under a fuzzer (needs nightly Rust and cargo-fuzz); SECONDS=60
+fuzz:               ## decoders and Worker protocol under a fuzzer (needs nightly Rust and cargo-fuzz); SECONDS=60 each
 	cd ipc && $(CARGO) +nightly fuzz run decoder -- -max_total_time=$(or $(SECONDS),60)
+	cd supervisor && $(CARGO) +nightly fuzz run worker -- -max_total_time=$(or $(SECONDS),60)
 
 lint:               ## format, clippy, Rust version, licences and sources of dependencies
 	scripts/lint.sh
