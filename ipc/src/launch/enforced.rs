@@ -1,19 +1,23 @@
 //! What a blank reports.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Wall;
 
-/// What was really enforced, as the blank saw it.
+/// What was really enforced, as the blank saw it: read back from the kernel where it tells, and of
+/// the very bytes it was given where it does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub struct Enforced {
-    /// Namespaces of its own.
-    pub namespaces: Vec<String>,
+    /// Namespaces of its own by name, and their inode numbers (`/proc/PID/ns/*`).
+    pub namespaces: BTreeMap<String, u64>,
     /// Landlock; `None` when waived.
     pub landlock: Option<LandlockEnforced>,
-    /// Instructions of each seccomp program: the one inherited from the launcher, the first, the last.
-    pub seccomp: Vec<u32>,
+    /// seccomp programs in the order they were installed: the one inherited from the launcher, the
+    /// first, the last.
+    pub seccomp: Vec<SeccompEnforced>,
     /// Capabilities left in any set, as a mask; 0.
     pub capabilities: u64,
     /// `no_new_privs` is set.
@@ -22,12 +26,53 @@ pub struct Enforced {
     pub securebits: u32,
     /// Mitigations and how they stand.
     pub mitigations: Vec<Mitigation>,
-    /// Resource limits by name.
+    /// Resource limits by name; soft and hard are the same.
     pub rlimits: Vec<(String, u64)>,
-    /// Mount points and their flags.
-    pub mounts: Vec<String>,
+    /// Mount points, in no order.
+    pub mounts: Vec<MountEnforced>,
+    /// cgroup limits as the kernel told them after they were written; empty when waived.
+    pub cgroup: Vec<CgroupLimit>,
     /// Walls that were waived.
     pub waived: Vec<Wall>,
+}
+
+/// One seccomp program.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
+pub struct SeccompEnforced {
+    /// Instructions.
+    pub instructions: u32,
+    /// SHA-256 of its `sock_filter`s as they were given to the kernel, 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
+pub struct MountEnforced {
+    /// Where.
+    pub point: String,
+    /// Its options, separated by commas, as in mountinfo (proc_pid_mountinfo(5)). Those promised are
+    /// among those the kernel tells.
+    pub options: String,
+}
+
+impl MountEnforced {
+    /// A mount.
+    #[must_use]
+    pub fn new(point: impl Into<String>, options: impl Into<String>) -> Self {
+        Self { point: point.into(), options: options.into() }
+    }
+}
+
+/// One file of a cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
+pub struct CgroupLimit {
+    /// Its name, as `memory.max`.
+    pub file: String,
+    /// What it says.
+    pub value: String,
 }
 
 /// What landlock enforces.
@@ -42,6 +87,8 @@ pub struct LandlockEnforced {
     pub net: u64,
     /// Scopes, as a mask.
     pub scopes: u64,
+    /// What the running kernel's landlock can't restrict, in words.
+    pub lacks: Vec<String>,
     /// The kernel says that all of it is enforced.
     pub full: bool,
 }

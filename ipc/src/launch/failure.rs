@@ -17,8 +17,13 @@ pub enum Wall {
     Root,
     /// Loopback only.
     Network,
-    /// Landlock.
+    /// Landlock: files, and what may be executed.
     Landlock,
+    /// Landlock's rules for TCP ports, a second wall behind the network namespace (ABI 4).
+    LandlockTcp,
+    /// Landlock's scopes for signals and abstract sockets, a second wall behind the pid and network
+    /// namespaces (ABI 6).
+    LandlockScopes,
     /// System call filters.
     Seccomp,
     /// No capabilities, no_new_privs, securebits, not dumpable.
@@ -39,12 +44,14 @@ pub enum Wall {
 
 impl Wall {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Namespaces,
         Self::OwnUid,
         Self::Root,
         Self::Network,
         Self::Landlock,
+        Self::LandlockTcp,
+        Self::LandlockScopes,
         Self::Seccomp,
         Self::Privilege,
         Self::MemoryDenyWriteExecute,
@@ -64,6 +71,8 @@ impl Wall {
             Self::Root => "root",
             Self::Network => "network",
             Self::Landlock => "landlock",
+            Self::LandlockTcp => "landlock-tcp",
+            Self::LandlockScopes => "landlock-scopes",
             Self::Seccomp => "seccomp",
             Self::Privilege => "privilege",
             Self::MemoryDenyWriteExecute => "memory-deny-write-execute",
@@ -82,6 +91,8 @@ impl Wall {
             self,
             Self::OwnUid
                 | Self::Landlock
+                | Self::LandlockTcp
+                | Self::LandlockScopes
                 | Self::MemoryDenyWriteExecute
                 | Self::Speculation
                 | Self::CoreScheduling
@@ -159,6 +170,12 @@ impl Failure {
             }
             Stage::Wall(Wall::Landlock) => {
                 "boot a kernel with landlock (5.13 or newer, lsm=landlock,...), or waive `landlock`"
+            }
+            Stage::Wall(Wall::LandlockTcp) => {
+                "boot Linux 6.7 or newer (landlock ABI 4), or waive `landlock-tcp`: the empty network namespace and seccomp still stand"
+            }
+            Stage::Wall(Wall::LandlockScopes) => {
+                "boot Linux 6.12 or newer (landlock ABI 6), or waive `landlock-scopes`: the pid and network namespaces still stand"
             }
             Stage::Wall(Wall::Cgroup) => {
                 "give cloister a cgroup with cpu, memory and pids (systemd: Delegate=yes), or waive `cgroup`"

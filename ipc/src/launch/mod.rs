@@ -15,11 +15,15 @@
 
 mod enforced;
 mod failure;
+mod kernel;
 
 use serde::{Deserialize, Serialize};
 
-pub use enforced::{Enforced, LandlockEnforced, Mitigation, MitigationState};
+pub use enforced::{
+    CgroupLimit, Enforced, LandlockEnforced, Mitigation, MitigationState, MountEnforced, SeccompEnforced,
+};
 pub use failure::{Failure, Stage, Wall};
+pub use kernel::{KernelView, NAMESPACES, PROC_TEXT_BYTES};
 
 /// Number of a blank and of the process it becomes; given by the supervisor, never used twice.
 pub type BlankId = u64;
@@ -59,6 +63,11 @@ pub enum ToLauncher {
         blank: BlankId,
         /// How many, at most [`SOCKETS`].
         count: u8,
+    },
+    /// Tell what the kernel says of a live process.
+    Inspect {
+        /// Which.
+        blank: BlankId,
     },
     /// Kill the whole process tree.
     Kill {
@@ -162,6 +171,20 @@ pub enum FromLauncher {
         /// `errno`.
         errno: i32,
     },
+    /// What the kernel says.
+    Inspected {
+        /// Of whom.
+        blank: BlankId,
+        /// What.
+        view: Box<KernelView>,
+    },
+    /// The kernel's view can't be had.
+    InspectFailed {
+        /// Of whom.
+        blank: BlankId,
+        /// `errno`; `ESRCH` when there is no such process (any more).
+        errno: i32,
+    },
     /// A process is gone, with all it forked.
     Exited(Exited),
 }
@@ -172,6 +195,8 @@ pub enum FromLauncher {
 pub struct Machine {
     /// Landlock ABI; 0 when there is none.
     pub landlock_abi: i32,
+    /// Walls that this kernel's landlock can't raise.
+    pub landlock_lacks: Vec<Wall>,
     /// Which cgroups are used.
     pub cgroup: CgroupMode,
     /// Every Worker has a host uid of its own.
@@ -260,7 +285,7 @@ pub enum FromBlank {
     /// Waits for [`ToBlank::Start`]. With a network: the proxy's listening socket, then the sockets.
     Ready,
     /// Every wall but the last filter stands; what follows is exec or [`FromBlank::Failed`].
-    Raised(Enforced),
+    Raised(Box<Enforced>),
     /// It ends.
     Failed(Failure),
 }

@@ -10,7 +10,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use cloister_ipc::launch::{Failure, FromBlank, Spec, Stage, Start, ToBlank, WORKER_PORT, Wall};
+use cloister_ipc::launch::{
+    CgroupLimit, Failure, FromBlank, MountEnforced, SeccompEnforced, Spec, Stage, Start, ToBlank,
+    WORKER_PORT, Wall,
+};
 use cloister_ipc::limits::LAUNCH_BYTES;
 use cloister_ipc::{codec, descriptors};
 use cloister_sys::FreshChild;
@@ -19,8 +22,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{Ipv4Addr, SocketAddrV4, bind, listen};
 
 use crate::failure::{at, wall};
-use crate::launcher::LAUNCHER_FILTER;
-use crate::walls::{Arguments, Given, INSIDE_ID, Raising, START_FD, Sockets, Writable, stage, tcp};
+use crate::walls::{Arguments, Given, INSIDE_ID, Outside, Raising, START_FD, Sockets, Writable, stage, tcp};
 
 /// What the launcher prepared for a child.
 #[derive(Debug)]
@@ -29,6 +31,16 @@ pub(crate) struct Prepared<'a> {
     pub(crate) start: OwnedFd,
     /// `cgroup.procs` of each v1 folder.
     pub(crate) cgroup: Vec<File>,
+    /// Its cgroup limits, read back.
+    pub(crate) limits: Vec<CgroupLimit>,
+    /// What is mounted in the template root it is in.
+    pub(crate) mounts: &'a [MountEnforced],
+    /// The host's `/proc`, the launcher's descriptor.
+    pub(crate) proc: BorrowedFd<'a>,
+    /// The launcher's namespaces.
+    pub(crate) namespaces: Vec<u64>,
+    /// The launcher's own filter.
+    pub(crate) filter: SeccompEnforced,
     pub(crate) spec: &'a Spec,
     pub(crate) waived: &'a [Wall],
 }
@@ -45,11 +57,11 @@ impl Drop for EndOnUnwind {
 /// Everything from clone on. Says on the start socket what went wrong, and ends.
 pub(crate) fn run(child: FreshChild, prepared: Prepared<'_>) -> ! {
     let _end = EndOnUnwind;
-    let start = match settle(&child, &prepared) {
-        Ok(start) => start,
+    let (start, outside) = match settle(&child, &prepared) {
+        Ok(settled) => settled,
         Err(failure) => fail(prepared.start.as_fd(), failure),
     };
-    match live(child, prepared, start) {
+    match live(child, prepared, start, outside) {
         Ok(Some(never)) => match never {},
         Ok(None) => cloister_sys::exit(0), // nobody has use for it
         Err(failure) => fail(start, failure),
@@ -63,7 +75,7 @@ fn fail(start: BorrowedFd<'_>, failure: Failure) -> ! {
 }
 
 /// Lets go of everything that is the launcher's. The start socket gets its number.
-fn settle(child: &FreshChild, prepared: &Prepared<'_>) -> Result<BorrowedFd<'static>, Failure> {
+fn settle(child: &FreshChild, prepared: &Prepared<'_>) -> Result<(BorrowedFd<'static>, Outside), Failure> {
     cloister_sys::set_parent_death_kill().map_err(at(Stage::Setup, "prctl(PR_SET_PDEATHSIG)"))?;
     cloister_sys::unblock_signals(child).map_err(at(Stage::Setup, "unblocking signals"))?;
     // The launcher's process group reaches across pid namespaces: kill(0, …) must not.
@@ -71,7 +83,10 @@ fn settle(child: &FreshChild, prepared: &Prepared<'_>) -> Result<BorrowedFd<'sta
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let start = cloister_sys::place(child, prepared.start.as_fd(), START_FD, true)
         .map_err(wall(Wall::Descriptors, "placing the start socket"))?;
+    let outside = Outside::open(prepared.proc, prepared.namespaces.clone())
+        .map_err(wall(Wall::Namespaces, "opening its own /proc/self/ns"))?;
     let mut keep = vec![start];
+    keep.extend(outside.descriptors());
     keep.extend(prepared.cgroup.iter().map(AsFd::as_fd));
     child.close_all_but(&keep).map_err(wall(Wall::Descriptors, "close_range"))?;
     for number in 0..3 {
@@ -79,7 +94,7 @@ fn settle(child: &FreshChild, prepared: &Prepared<'_>) -> Result<BorrowedFd<'sta
             .map_err(wall(Wall::Descriptors, "opening /dev/null"))?;
         cloister_sys::keep(child, null, number).map_err(wall(Wall::Descriptors, "placing /dev/null"))?;
     }
-    Ok(start)
+    Ok((start, outside))
 }
 
 /// The walls that don't depend on the Worker, then the wait for one. `None`: there will be none.
@@ -87,14 +102,15 @@ fn live(
     child: FreshChild,
     prepared: Prepared<'_>,
     socket: BorrowedFd<'static>,
+    outside: Outside,
 ) -> Result<Option<Infallible>, Failure> {
-    let Prepared { start, cgroup, spec, waived } = prepared;
+    let Prepared { start, cgroup, limits, mounts, filter, spec, waived, .. } = prepared;
     cloister_sys::disown(&child, start); // closed with the launcher's; START_FD is the copy
     let Some((ToBlank::Enter, _)) = hear(socket)? else { return Ok(None) };
-    let (walls, app) = Raising::new(child, waived, LAUNCHER_FILTER)
-        .enter_cgroup(cgroup)?
-        .enter_namespaces()?
-        .enter_root(spec)?;
+    let (walls, app) = Raising::new(child, waived, filter)
+        .enter_cgroup(cgroup, limits)?
+        .enter_namespaces(outside)?
+        .enter_root(spec, mounts)?;
     let (walls, sockets) = walls.make_network(spec.network)?;
     let walls = walls.limit_resources(spec)?.drop_privileges(spec)?.filter(&spec.base)?;
     say_ready(socket, sockets)?;
@@ -126,7 +142,7 @@ fn become_worker(
     let arguments = Arguments::new(start)?;
     let walls = walls.landlock(spec, start, given.binary.as_fd())?;
     let (walls, socket) = walls.close_descriptors(given, start.files)?;
-    say(socket, &FromBlank::Raised(walls.enforced(&start.last)))
+    say(socket, &FromBlank::Raised(Box::new(walls.enforced(&start.last))))
         .map_err(at(Stage::Protocol, "telling what was enforced"))?;
     walls.exec(&start.last, &arguments)
 }

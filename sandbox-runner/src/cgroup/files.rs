@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
+use cloister_ipc::launch::CgroupLimit;
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, open, openat, unlinkat};
 
 pub(super) fn folder(path: &str) -> io::Result<OwnedFd> {
@@ -65,7 +66,56 @@ pub(crate) fn read(at: impl AsFd, name: &str) -> io::Result<String> {
     Ok(text)
 }
 
+/// Writes limits and reads them back. One that the kernel did not take as it is stops here; it rounds
+/// sizes down to whole pages.
+pub(super) fn set(at: impl AsFd, prefix: &str, file: &str, value: &str) -> io::Result<CgroupLimit> {
+    let name = format!("{prefix}{file}");
+    write(&at, &name, value)?;
+    let limit = CgroupLimit { file: file.into(), value: read(&at, &name)?.trim().into() };
+    if !taken(value, &limit.value) {
+        return Err(io::Error::other(format!("the kernel made {} of it", limit.value)));
+    }
+    Ok(limit)
+}
+
+fn taken(asked: &str, told: &str) -> bool {
+    let page = rustix::param::page_size() as u64;
+    let number = |text: &str| text.parse::<u64>();
+    match (number(asked), number(told)) {
+        (Ok(asked), Ok(told)) => told == asked || told == asked / page * page,
+        _ => asked == told,
+    }
+}
+
+/// What those of `names` say that are there.
+pub(super) fn limits(at: impl AsFd, prefix: &str, names: &[&str]) -> io::Result<Vec<CgroupLimit>> {
+    let mut limits = Vec::new();
+    for file in names {
+        match read(&at, &format!("{prefix}{file}")) {
+            Ok(text) => limits.push(CgroupLimit { file: (*file).into(), value: text.trim().into() }),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(limits)
+}
+
 /// The value behind `key` in a file of `key value` lines.
 pub(super) fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_taken_as_it_is_or_rounded_to_pages() {
+        assert!(taken("50000 100000", "50000 100000") && !taken("50000 100000", "max 100000"));
+        assert!(taken("67108864", "67108864"));
+        let page = rustix::param::page_size() as u64;
+        assert!(taken(&(page * 3 + 7).to_string(), &(page * 3).to_string()));
+        assert!(!taken(&(page * 3).to_string(), &(page * 2).to_string()));
+        assert!(!taken("64", "max"));
+    }
 }

@@ -11,9 +11,10 @@ mod v1;
 mod v2;
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use cloister_ipc::launch::{BlankId, CgroupMode, CgroupSpec, Failure};
+use cloister_ipc::launch::{BlankId, CgroupLimit, CgroupMode, CgroupSpec, Failure};
 
 /// The host's cgroups as they are used.
 #[derive(Debug)]
@@ -61,13 +62,36 @@ impl Cgroups {
         }
     }
 
-    /// Makes the folder of `blank` with its limits.
-    pub(crate) fn make(&self, blank: BlankId, spec: &CgroupSpec) -> Result<Entry, Failure> {
+    /// Makes the folder of `blank` with its limits, which are given back as the kernel tells them.
+    pub(crate) fn make(
+        &self,
+        blank: BlankId,
+        spec: &CgroupSpec,
+    ) -> Result<(Entry, Vec<CgroupLimit>), Failure> {
         match self {
-            Self::V2(v2) => v2.make(blank, spec).map(Entry::Clone),
-            Self::V1(v1) => v1.make(blank, spec).map(Entry::Write),
-            Self::None => Ok(Entry::Write(Vec::new())),
+            Self::V2(v2) => v2.make(blank, spec).map(|(folder, limits)| (Entry::Clone(folder), limits)),
+            Self::V1(v1) => v1.make(blank, spec).map(|(files, limits)| (Entry::Write(files), limits)),
+            Self::None => Ok((Entry::Write(Vec::new()), Vec::new())),
         }
+    }
+
+    /// The limits of `blank` as they are now.
+    pub(crate) fn limits(&self, blank: BlankId) -> io::Result<Vec<CgroupLimit>> {
+        match self {
+            Self::V2(v2) => v2.limits(blank),
+            Self::V1(v1) => v1.limits(blank),
+            Self::None => Ok(Vec::new()),
+        }
+    }
+
+    /// The folder of `blank` below the launcher's cgroup (of each hierarchy); `None` when waived.
+    pub(crate) fn folder(&self, blank: BlankId) -> Option<String> {
+        let name = match self {
+            Self::V2(v2) => v2.name(),
+            Self::V1(v1) => v1.name(),
+            Self::None => return None,
+        };
+        Some(format!("{}/{name}/{blank}", leftovers::SHARED))
     }
 
     /// What happened in there. Before [`remove`](Self::remove).

@@ -4,13 +4,24 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use cloister_ipc::launch::{BlankId, CgroupSpec, Failure, Wall};
+use cloister_ipc::launch::{BlankId, CgroupLimit, CgroupSpec, Failure, Wall};
 
 use super::{Story, files, leftovers};
 use crate::failure::wall;
 
 /// Length of `cpu.cfs_period_us`.
 const PERIOD_US: u64 = 100_000;
+
+/// The files that are limits, whichever hierarchy has them.
+const LIMITS: [&str; 7] = [
+    "cpu.cfs_period_us",
+    "cpu.cfs_quota_us",
+    "cpu.shares",
+    "memory.limit_in_bytes",
+    "memory.memsw.limit_in_bytes",
+    "memory.kmem.tcp.limit_in_bytes",
+    "pids.max",
+];
 
 /// Least memory for TCP buffers, bytes.
 const TCP_LEAST: u64 = 4 << 20;
@@ -71,13 +82,34 @@ impl V1 {
         Ok(v1)
     }
 
-    pub(super) fn make(&self, blank: BlankId, spec: &CgroupSpec) -> Result<Vec<File>, Failure> {
-        let made: Result<Vec<File>, Failure> =
-            self.hierarchies.iter().map(|hierarchy| hierarchy.make(blank, spec)).collect();
-        if made.is_err() {
-            self.remove(blank);
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn limits(&self, blank: BlankId) -> io::Result<Vec<CgroupLimit>> {
+        let mut limits = Vec::new();
+        for hierarchy in &self.hierarchies {
+            limits.extend(files::limits(&hierarchy.own, &format!("{blank}/"), &LIMITS)?);
         }
-        made
+        Ok(limits)
+    }
+
+    pub(super) fn make(
+        &self,
+        blank: BlankId,
+        spec: &CgroupSpec,
+    ) -> Result<(Vec<File>, Vec<CgroupLimit>), Failure> {
+        let (mut entries, mut limits) = (Vec::new(), Vec::new());
+        for hierarchy in &self.hierarchies {
+            match hierarchy.make(blank, spec, &mut limits) {
+                Ok(entry) => entries.push(entry),
+                Err(failure) => {
+                    self.remove(blank);
+                    return Err(failure);
+                }
+            }
+        }
+        Ok((entries, limits))
     }
 
     pub(super) fn story(&self, blank: BlankId) -> Story {
@@ -110,13 +142,20 @@ impl V1 {
 }
 
 impl Hierarchy {
-    fn make(&self, blank: BlankId, spec: &CgroupSpec) -> Result<File, Failure> {
+    fn make(
+        &self,
+        blank: BlankId,
+        spec: &CgroupSpec,
+        limits: &mut Vec<CgroupLimit>,
+    ) -> Result<File, Failure> {
         let name = blank.to_string();
         let path = &self.path;
         files::make(&self.own, &name).map_err(wall(Wall::Cgroup, format!("making {path}/{name}")))?;
-        let set = |file: &str, value: String| {
-            files::write(&self.own, &format!("{name}/{file}"), &value)
-                .map_err(wall(Wall::Cgroup, format!("{path}/{name}/{file} = {value}")))
+        let mut set = |file: &str, value: String| {
+            let limit = files::set(&self.own, &format!("{name}/"), file, &value)
+                .map_err(wall(Wall::Cgroup, format!("{path}/{name}/{file} = {value}")))?;
+            limits.push(limit);
+            Ok(())
         };
         if self.cpu {
             set("cpu.cfs_period_us", PERIOD_US.to_string())?;

@@ -3,13 +3,17 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use cloister_ipc::launch::{BlankId, CgroupSpec, Failure, Wall};
+use cloister_ipc::launch::{BlankId, CgroupLimit, CgroupSpec, Failure, Wall};
 
 use super::{Story, detect, files, leftovers};
 use crate::failure::wall;
 
 /// Length of a `cpu.max` period, microseconds.
 const PERIOD_US: u64 = 100_000;
+
+/// The files that are limits. Without swap accounting the last is not there.
+const LIMITS: [&str; 6] =
+    ["cpu.max", "cpu.weight", "memory.max", "memory.oom.group", "pids.max", "memory.swap.max"];
 
 /// Where the supervisor and the launcher go when they are alone in their own cgroup, since one with
 /// processes can't give controllers to folders below it (unless it is the root).
@@ -47,7 +51,19 @@ impl V2 {
         }
     }
 
-    pub(super) fn make(&self, blank: BlankId, spec: &CgroupSpec) -> Result<OwnedFd, Failure> {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn limits(&self, blank: BlankId) -> io::Result<Vec<CgroupLimit>> {
+        files::limits(&self.own, &format!("{blank}/"), &LIMITS)
+    }
+
+    pub(super) fn make(
+        &self,
+        blank: BlankId,
+        spec: &CgroupSpec,
+    ) -> Result<(OwnedFd, Vec<CgroupLimit>), Failure> {
         let made = self.make_folder(blank, spec);
         if made.is_err() {
             self.remove(blank);
@@ -55,26 +71,33 @@ impl V2 {
         made
     }
 
-    fn make_folder(&self, blank: BlankId, spec: &CgroupSpec) -> Result<OwnedFd, Failure> {
+    fn make_folder(&self, blank: BlankId, spec: &CgroupSpec) -> Result<(OwnedFd, Vec<CgroupLimit>), Failure> {
         let (name, path) = (blank.to_string(), &self.path);
         files::make(&self.own, &name).map_err(wall(Wall::Cgroup, format!("making {path}/{name}")))?;
         let folder = files::subfolder(&self.own, &name)
             .map_err(wall(Wall::Cgroup, format!("opening {path}/{name}")))?;
-        let set = |file: &str, value: String| {
-            files::write(&folder, file, &value)
-                .map_err(wall(Wall::Cgroup, format!("{path}/{name}/{file} = {value}")))
-        };
         let quota = (PERIOD_US * u64::from(spec.cpu_percent) / 100).max(1000);
-        set("cpu.max", format!("{quota} {PERIOD_US}"))?;
-        set("cpu.weight", spec.cpu_weight.clamp(1, 10_000).to_string())?;
-        set("memory.max", spec.memory_bytes.to_string())?;
-        set("memory.oom.group", "1".into())?;
-        set("pids.max", spec.pids.to_string())?;
-        match files::write(&folder, "memory.swap.max", "0") {
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => {} // no swap accounting
-            other => other.map_err(wall(Wall::Cgroup, format!("{path}/{name}/memory.swap.max = 0")))?,
+        let values = [
+            format!("{quota} {PERIOD_US}"),
+            spec.cpu_weight.clamp(1, 10_000).to_string(),
+            spec.memory_bytes.to_string(),
+            "1".into(),
+            spec.pids.to_string(),
+            "0".into(),
+        ];
+        let mut limits = Vec::new();
+        for (file, value) in LIMITS.iter().zip(values) {
+            match files::set(&folder, "", file, &value) {
+                Ok(limit) => limits.push(limit),
+                // No swap accounting.
+                Err(error)
+                    if error.raw_os_error() == Some(nix::libc::ENOENT) && *file == "memory.swap.max" => {}
+                Err(error) => {
+                    return Err(wall(Wall::Cgroup, format!("{path}/{name}/{file} = {value}"))(error));
+                }
+            }
         }
-        Ok(folder)
+        Ok((folder, limits))
     }
 
     pub(super) fn story(&self, blank: BlankId) -> Story {

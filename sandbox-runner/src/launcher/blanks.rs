@@ -91,6 +91,11 @@ impl Blanks {
         self.pids.get(&blank).copied()
     }
 
+    /// The uid of the child `pid`.
+    pub(super) fn uid_of(&self, pid: i32) -> Option<u32> {
+        self.children.get(&pid).map(|child| child.uid)
+    }
+
     /// Kills the init of a pid namespace, and with it everything in there. The pid can't be another
     /// process's: it is not free before it is reaped, which removes it here.
     pub(super) fn kill(&self, blank: BlankId) {

@@ -3,17 +3,18 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use cloister_ipc::launch::{Configure, Failure, Machine, Stage, Wall};
+use cloister_ipc::launch::{Configure, Failure, Machine, SeccompEnforced, Stage, Wall};
 use cloister_sys::{CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::chdir;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, openat};
 
 use super::filter;
 use super::identity::Identity;
 use super::template::Templates;
 use crate::cgroup::Cgroups;
 use crate::failure::at;
+use crate::walls;
 
 /// What is kept for: clone into namespaces and setns (`SYS_ADMIN`, `SYS_CHROOT`), uid maps
 /// (`SETUID`, `SETGID`), a Worker's network namespace by its `/proc` entry (`SYS_PTRACE`), and
@@ -30,6 +31,10 @@ pub(super) struct Host {
     pub(super) templates: Templates,
     pub(super) cgroups: Cgroups,
     pub(super) identity: Identity,
+    /// The launcher's namespaces, in the order of [`cloister_ipc::launch::NAMESPACES`].
+    pub(super) namespaces: Vec<u64>,
+    /// The launcher's own filter, which every child inherits.
+    pub(super) filter: SeccompEnforced,
     own_uid: bool,
 }
 
@@ -38,6 +43,7 @@ impl Host {
     /// gives up what is not needed any more.
     pub(super) fn prepare(configure: &Configure) -> Result<Self, Failure> {
         let identity = Identity::assume(configure)?;
+        walls::demand_landlock(walls::landlock_abi(), |wall| configure.waived.contains(&wall))?;
         let setup = |what: &str| at::<io::Error>(Stage::Setup, what.to_owned());
         let proc = open("/proc").map_err(setup("opening /proc"))?;
         let cgroups = Cgroups::prepare(proc.as_fd(), configure.waived.contains(&Wall::Cgroup))?;
@@ -50,12 +56,15 @@ impl Host {
             reduce().map_err(setup("giving up capabilities"))?;
             let filter = filter::program();
             cloister_sys::install_filter(&filter).map_err(setup("installing the launcher's own filter"))?;
-            Ok((network, templates))
+            let own = openat(&proc, "self/ns", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+            let namespaces = own.map_err(io::Error::from).and_then(walls::namespace_ids);
+            Ok((network, templates, namespaces.map_err(setup("looking at its namespaces"))?, filter))
         })();
         match prepared {
-            Ok((network, templates)) => {
+            Ok((network, templates, namespaces, filter)) => {
                 let own_uid = identity.shared(configure).is_none();
-                Ok(Self { proc, network, templates, cgroups, identity, own_uid })
+                let filter = walls::measured(&filter);
+                Ok(Self { proc, network, templates, cgroups, identity, namespaces, filter, own_uid })
             }
             Err(failure) => {
                 cgroups.close();
@@ -66,7 +75,8 @@ impl Host {
 
     pub(super) fn describe(&self) -> Machine {
         Machine {
-            landlock_abi: cloister_sys::landlock_abi(),
+            landlock_abi: walls::landlock_abi(),
+            landlock_lacks: walls::landlock_lacks(walls::landlock_abi()),
             cgroup: self.cgroups.mode(),
             own_uid: self.own_uid,
         }

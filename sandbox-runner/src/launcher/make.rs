@@ -49,11 +49,22 @@ fn bear(
     (blank, uid): (BlankId, u32),
     spec: &Spec,
 ) -> Result<Made, Failure> {
-    let born = host.cgroups.make(blank, &spec.cgroup).and_then(|entry| {
-        host.templates
+    let born = host.cgroups.make(blank, &spec.cgroup).and_then(|(entry, limits)| {
+        let mounts = host
+            .templates
             .enter(spec.libraries, spec.proc)
             .map_err(wall(Wall::Root, "entering a template root"))?;
-        give_birth(entry, waived, spec)
+        give_birth(entry, |start, cgroup| Prepared {
+            start,
+            cgroup,
+            limits,
+            mounts,
+            proc: host.proc.as_fd(),
+            namespaces: host.namespaces.clone(),
+            filter: host.filter.clone(),
+            spec,
+            waived,
+        })
     });
     let (pid, start) = match born {
         Ok(born) => born,
@@ -97,7 +108,11 @@ fn check(spec: &Spec) -> Result<(), Failure> {
     }
 }
 
-fn give_birth(entry: Entry, waived: &[Wall], spec: &Spec) -> Result<(i32, OwnedFd), Failure> {
+/// The clone. What the child needs is made of its end of the start socket and its cgroup's files.
+fn give_birth<'a>(
+    entry: Entry,
+    prepare: impl FnOnce(OwnedFd, Vec<File>) -> Prepared<'a>,
+) -> Result<(i32, OwnedFd), Failure> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(at(Stage::Clone, "making the start socket"))?;
     match clone(Namespaces::All, entry.folder()).map_err(at(Stage::Clone, "clone3"))? {
@@ -111,7 +126,7 @@ fn give_birth(entry: Entry, waived: &[Wall], spec: &Spec) -> Result<(i32, OwnedF
                 }
             };
             cloister_sys::disown(&child, ours);
-            blank::run(child, Prepared { start: theirs, cgroup, spec, waived })
+            blank::run(child, prepare(theirs, cgroup))
         }
     }
 }

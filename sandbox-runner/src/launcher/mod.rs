@@ -3,6 +3,7 @@
 mod blanks;
 mod filter;
 mod identity;
+mod inspect;
 mod machine;
 mod make;
 mod namespace;
@@ -20,7 +21,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::failure::at;
 use blanks::Blanks;
-pub(crate) use filter::INSTRUCTIONS as LAUNCHER_FILTER;
 use machine::Host;
 
 /// How long to wait before a cgroup folder that was busy is tried again, milliseconds.
@@ -28,7 +28,10 @@ const RETRY_MS: u16 = 10;
 
 /// Runs the launcher: standard input is its socket. Returns when the supervisor is gone and every
 /// child is dead.
-pub(crate) fn run() -> Result<(), Failure> {
+///
+/// # Errors
+/// What could not be prepared, or the message that made no sense.
+pub fn run() -> Result<(), Failure> {
     cloister_sys::default_signals().map_err(at(Stage::Setup, "restoring signals"))?;
     let socket = cloister_sys::Stdin::take().map_err(at(Stage::Setup, "taking standard input"))?;
     let Some(ToLauncher::Configure(configure)) = hear(&socket)? else {
@@ -150,6 +153,22 @@ impl Launcher {
                         say(socket, &FromLauncher::SocketsFailed { blank, errno }, &[])
                     }
                 }
+            }
+            ToLauncher::Inspect { blank } => {
+                let pid = self.blanks.pid(blank);
+                let child = pid.and_then(|pid| Some((pid, self.blanks.uid_of(pid)?)));
+                let view = child.map_or_else(
+                    || Err(io::Error::from_raw_os_error(nix::libc::ESRCH)),
+                    |(pid, uid)| inspect::view(&self.host, blank, pid, uid),
+                );
+                let message = match view {
+                    Ok(view) => FromLauncher::Inspected { blank, view: Box::new(view) },
+                    Err(error) => {
+                        let errno = error.raw_os_error().unwrap_or(nix::libc::EIO);
+                        FromLauncher::InspectFailed { blank, errno }
+                    }
+                };
+                say(socket, &message, &[])
             }
             ToLauncher::Kill { blank } => {
                 self.blanks.kill(blank);

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use cloister_ipc::launch::{Failure, Stage, Wall};
+use cloister_ipc::launch::{Failure, MountEnforced, Stage, Wall};
 use cloister_sys::{Cloned, Namespaces};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -42,13 +42,20 @@ const TEXTS: [(&str, &str); 4] = [
 /// cache.
 const COPIES: [&str; 2] = ["etc/ssl/certs/ca-certificates.crt", "etc/ld.so.cache"];
 
+/// One template root.
+#[derive(Debug)]
+struct Root {
+    namespace: OwnedFd,
+    mounts: Vec<MountEnforced>,
+}
+
 /// The template roots.
 #[derive(Debug)]
 pub(super) struct Templates {
-    bare: OwnedFd,
-    with_libraries: OwnedFd,
+    bare: Root,
+    with_libraries: Root,
     /// A host whose own `/proc` is covered in parts (a container's) allows none.
-    with_proc: Result<[OwnedFd; 2], i32>,
+    with_proc: Result<[Root; 2], i32>,
 }
 
 impl Templates {
@@ -69,19 +76,20 @@ impl Templates {
         Ok(templates)
     }
 
-    /// Moves the process into one, for the next clone to copy.
-    pub(super) fn enter(&self, libraries: bool, proc: bool) -> io::Result<()> {
+    /// Moves the process into one, for the next clone to copy; what is mounted there.
+    pub(super) fn enter(&self, libraries: bool, proc: bool) -> io::Result<&[MountEnforced]> {
         let root = match (libraries, &self.with_proc) {
             (false, _) if !proc => &self.bare,
             (true, _) if !proc => &self.with_libraries,
             (false, Ok([root, _])) | (true, Ok([_, root])) => root,
             (_, Err(errno)) => return Err(io::Error::from_raw_os_error(*errno)),
         };
-        Ok(setns(root, CloneFlags::CLONE_NEWNS)?)
+        setns(&root.namespace, CloneFlags::CLONE_NEWNS)?;
+        Ok(&root.mounts)
     }
 }
 
-fn build(host: &OwnedFd, proc: BorrowedFd<'_>, libraries: bool, with_proc: bool) -> io::Result<OwnedFd> {
+fn build(host: &OwnedFd, proc: BorrowedFd<'_>, libraries: bool, with_proc: bool) -> io::Result<Root> {
     setns(host, CloneFlags::CLONE_NEWNS)?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none: Option<&str> = None;
@@ -90,12 +98,13 @@ fn build(host: &OwnedFd, proc: BorrowedFd<'_>, libraries: bool, with_proc: bool)
         COPIES.iter().filter_map(|name| Some((*name, fs::read(host_path(name)).ok()?))).collect();
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(Some("tmpfs"), PLACE, Some("tmpfs"), flags, Some("mode=0755,size=8m,nr_inodes=256"))?;
+    let mut mounts = vec![MountEnforced::new("/", "ro,nosuid,noexec")];
     let place = Path::new(PLACE);
     for folder in ["dev", "tmp", "app", "proc", "etc", "etc/ssl", "etc/ssl/certs", "usr"] {
         fs::create_dir(place.join(folder))?;
     }
     for (name, minor) in DEVICES {
-        device(&place.join("dev").join(name), name, minor)?;
+        mounts.extend(device(&place.join("dev").join(name), name, minor)?);
     }
     for (name, text) in TEXTS {
         fs::write(place.join(name), text)?;
@@ -105,33 +114,37 @@ fn build(host: &OwnedFd, proc: BorrowedFd<'_>, libraries: bool, with_proc: bool)
     }
     if libraries {
         for name in LIBRARIES {
-            library(place, name)?;
+            mounts.extend(library(place, name)?);
         }
     }
     if with_proc {
         empty_proc(&place.join("proc"))?;
+        mounts.push(MountEnforced::new("/proc", "ro,nosuid,nodev,noexec"));
     }
     chdir(PLACE)?;
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
     mount(none, "/", none, flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?;
-    let namespace = OFlags::RDONLY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(proc.as_fd(), "self/ns/mnt", namespace, rustix::fs::Mode::empty())?)
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let namespace = rustix::fs::openat(proc.as_fd(), "self/ns/mnt", flags, rustix::fs::Mode::empty())?;
+    Ok(Root { namespace, mounts })
 }
 
 /// A device node; the host's own, bound, where this process may make none.
-fn device(path: &Path, name: &str, minor: u64) -> io::Result<()> {
+fn device(path: &Path, name: &str, minor: u64) -> io::Result<Option<MountEnforced>> {
     match mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, minor)) {
         Err(nix::errno::Errno::EPERM) => {
             fs::write(path, "")?;
             let none: Option<&str> = None;
             let host = host_path("dev").join(name);
-            Ok(mount(Some(host.as_path()), path, none, MsFlags::MS_BIND, none)?)
+            mount(Some(host.as_path()), path, none, MsFlags::MS_BIND, none)?;
+            Ok(Some(MountEnforced::new(format!("/dev/{name}"), "")))
         }
         made => {
             made?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o666)) // whatever the umask
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666))?; // whatever the umask
+            Ok(None)
         }
     }
 }
@@ -141,19 +154,21 @@ fn host_path(name: &str) -> std::path::PathBuf {
 }
 
 /// A library folder: a link stays a link, a folder is bound read-only, what is missing is missing.
-fn library(place: &Path, name: &str) -> io::Result<()> {
+fn library(place: &Path, name: &str) -> io::Result<Option<MountEnforced>> {
     let host = host_path(name);
-    let Ok(about) = fs::symlink_metadata(&host) else { return Ok(()) };
+    let Ok(about) = fs::symlink_metadata(&host) else { return Ok(None) };
     let here = place.join(name);
     if about.is_symlink() {
-        return std::os::unix::fs::symlink(fs::read_link(&host)?, &here);
+        std::os::unix::fs::symlink(fs::read_link(&host)?, &here)?;
+        return Ok(None);
     }
     let none: Option<&str> = None;
     fs::create_dir(&here)?;
     mount(Some(host.as_path()), here.as_path(), none, MsFlags::MS_BIND, none)?;
     let flags =
         MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    Ok(mount(none, here.as_path(), none, flags, none)?)
+    mount(none, here.as_path(), none, flags, none)?;
+    Ok(Some(MountEnforced::new(format!("/{name}"), "ro,nosuid,nodev")))
 }
 
 /// Mounts the `/proc` of a pid namespace whose only process, the one that mounts it, then ends.

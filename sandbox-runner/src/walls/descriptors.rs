@@ -13,27 +13,34 @@ use super::{Raising, stage};
 use crate::failure::{at, failure, wall};
 
 /// Number of the start socket until exec closes it.
-pub(crate) const START_FD: RawFd = BINARY_FD - 1;
+pub const START_FD: RawFd = BINARY_FD - 1;
 
 /// Numbers from here up to the start socket's hold what is on its way to its place.
 const PARKED: RawFd = 64;
 
 /// What a Worker is given.
 #[derive(Debug)]
-pub(crate) struct Given {
-    pub(crate) binary: OwnedFd,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
+pub struct Given {
+    /// Its binary (`O_PATH`).
+    pub binary: OwnedFd,
+    /// Descriptor 1.
+    pub stdout: OwnedFd,
+    /// Descriptor 2.
+    pub stderr: OwnedFd,
     /// Descriptor 3: the control socket or the listening one.
-    pub(crate) third: Option<OwnedFd>,
-    pub(crate) files: Option<OwnedFd>,
+    pub third: Option<OwnedFd>,
+    /// The archive for `/app`.
+    pub files: Option<OwnedFd>,
 }
 
 impl Given {
     /// Takes what came with the start message, in the order that [`ToBlank::Start`] tells.
     ///
+    /// # Errors
+    /// Another number of descriptors came than the message tells.
+    ///
     /// [`ToBlank::Start`]: cloister_ipc::launch::ToBlank::Start
-    pub(crate) fn take(start: &Start, descriptors: Vec<OwnedFd>) -> Result<Self, Failure> {
+    pub fn take(start: &Start, descriptors: Vec<OwnedFd>) -> Result<Self, Failure> {
         let wanted = 3 + usize::from(start.control) + usize::from(start.files);
         if descriptors.len() != wanted || (start.control && start.listen.is_some()) {
             let what = format!("{} descriptors came with the start, not {wanted}", descriptors.len());
@@ -58,13 +65,16 @@ impl Given {
 
 /// The writable side of `/app`, gone before the binary runs.
 #[derive(Debug)]
-pub(crate) struct Writable(pub(crate) Option<OwnedFd>);
+pub struct Writable(pub Option<OwnedFd>);
 
 impl Raising<stage::Landlocked> {
     /// Puts each descriptor to its number (the binary's is the only one execveat may name), closes
     /// everything else, then takes the numbers from the binary's on away, and checks the working
     /// directory. Returns the start socket.
-    pub(crate) fn close_descriptors(
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn close_descriptors(
         mut self,
         given: Given,
         files: bool,

@@ -8,18 +8,22 @@ use cloister_ipc::launch::{BINARY_FD, Enforced, Failure, Stage, Start};
 use nix::fcntl::AtFlags;
 use nix::unistd::execveat;
 
-use super::{Raising, stage};
+use super::{Raising, measured, stage};
 use crate::failure::at;
 
 /// Argument lists in the form exec takes, made before the last filter.
 #[derive(Debug)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     argv: Vec<CString>,
     env: Vec<CString>,
 }
 
 impl Arguments {
-    pub(crate) fn new(start: &Start) -> Result<Self, Failure> {
+    /// Takes them from the start message.
+    ///
+    /// # Errors
+    /// One has a NUL byte.
+    pub fn new(start: &Start) -> Result<Self, Failure> {
         let strings = |texts: &[String]| {
             texts.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>()
         };
@@ -33,16 +37,20 @@ impl Arguments {
 }
 
 impl Raising<stage::Closed> {
-    /// What is enforced; the second filter of `instructions` is counted in, since nothing can be
-    /// told after exec (if it can't be installed, [`Raising::exec`] fails).
-    pub(crate) fn enforced(&self, last: &[u8]) -> Enforced {
+    /// What is enforced; the second filter, `last`, is counted in, since nothing can be told after
+    /// exec (if it can't be installed, [`Raising::exec`] fails).
+    #[must_use]
+    pub fn enforced(&self, last: &[u8]) -> Enforced {
         let mut enforced = self.enforced.clone();
-        enforced.seccomp.push(u32::try_from(last.len() / 8).unwrap_or(u32::MAX));
+        enforced.seccomp.push(measured(last));
         enforced
     }
 
     /// Installs the second filter and executes the binary.
-    pub(crate) fn exec(mut self, last: &[u8], arguments: &Arguments) -> Result<Infallible, Failure> {
+    ///
+    /// # Errors
+    /// The kernel's: it is no filter, or no program.
+    pub fn exec(mut self, last: &[u8], arguments: &Arguments) -> Result<Infallible, Failure> {
         let binary = self.child.borrowed(BINARY_FD).map_err(at(Stage::Exec, "the binary"))?;
         self.install(last)?;
         execveat(binary, c"", &arguments.argv, &arguments.env, AtFlags::AT_EMPTY_PATH)

@@ -12,13 +12,53 @@ use landlock::{
 use super::{Raising, stage};
 use crate::failure::failure;
 
+pub(crate) use cloister_sys::landlock_abi as abi;
+
 /// Folders of the loader and libraries, where the template has them.
 const LIBRARIES: [&str; 5] = ["/lib", "/lib64", "/lib32", "/usr/lib", "/usr/lib64"];
+
+/// Walls that came with an ABI later than the first.
+const LATER: [(i32, Wall); 2] = [(4, Wall::LandlockTcp), (6, Wall::LandlockScopes)];
+
+/// What landlock can restrict since which ABI, in words.
+const RIGHTS: [(i32, &str); 5] = [
+    (2, "moving files between folders"),
+    (3, "truncating files"),
+    (4, "TCP ports"),
+    (5, "ioctl of devices"),
+    (6, "signals and abstract sockets"),
+];
+
+/// Walls that a kernel of this ABI can't raise; 0 is no landlock at all.
+pub(crate) fn lacks(abi: i32) -> Vec<Wall> {
+    let first = (abi < 1).then_some(Wall::Landlock);
+    let later = LATER.iter().filter(|(since, _)| abi < *since).map(|(_, wall)| *wall);
+    first.into_iter().chain(later).collect()
+}
+
+/// Refuses a kernel that can't raise what was not waived. Without landlock there are neither ports
+/// nor scopes, so that waiver says it all.
+pub(crate) fn demand(abi: i32, waived: impl Fn(Wall) -> bool) -> Result<(), Failure> {
+    if waived(Wall::Landlock) {
+        return Ok(());
+    }
+    match lacks(abi).into_iter().find(|wall| !waived(*wall)) {
+        None => Ok(()),
+        Some(wall) => {
+            let since = LATER.iter().find(|(_, of)| *of == wall).map_or(1, |(since, _)| *since);
+            let what = format!("this kernel's landlock has ABI {abi}, {since} is needed");
+            Err(failure(Stage::Wall(wall), &what, &io::Error::from_raw_os_error(nix::libc::ENOSYS)))
+        }
+    }
+}
 
 impl Raising<stage::Filtered> {
     /// Only the binary and its loader may be executed; files as the spec says; TCP ports as the
     /// start says. Any right that can't be had is an error.
-    pub(crate) fn landlock(
+    ///
+    /// # Errors
+    /// The running kernel can't do what is not waived, or does not do it.
+    pub fn landlock(
         mut self,
         spec: &Spec,
         start: &Start,
@@ -28,6 +68,7 @@ impl Raising<stage::Filtered> {
             return Ok(self.advance());
         }
         let kernel = cloister_sys::landlock_abi();
+        demand(kernel, |wall| self.waived(wall))?;
         let abi = ABI::from(kernel);
         let status = restrict(abi, spec, start, binary)
             .map_err(|error| failure(Stage::Wall(Wall::Landlock), "restricting the process", &error))?;
@@ -41,6 +82,11 @@ impl Raising<stage::Filtered> {
             fs: AccessFs::from_all(abi).bits(),
             net: AccessNet::from_all(abi).bits(),
             scopes: Scope::from_all(abi).bits(),
+            lacks: RIGHTS
+                .iter()
+                .filter(|(since, _)| kernel < *since)
+                .map(|(since, what)| format!("{what} (ABI {since})"))
+                .collect(),
             full,
         });
         Ok(self.advance())
@@ -109,4 +155,26 @@ fn path(
     created
         .add_rule(PathBeneath::new(opened, rights.into()))
         .map_err(|error| io::Error::other(format!("{path}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_lacks_must_be_waived_by_its_name() {
+        let missing = |abi, waived: &[Wall]| {
+            demand(abi, |wall| waived.contains(&wall)).err().map(|failure| failure.stage)
+        };
+        assert_eq!(missing(7, &[]), None);
+        assert_eq!(missing(6, &[]), None);
+        assert_eq!(missing(5, &[]), Some(Stage::Wall(Wall::LandlockScopes)));
+        assert_eq!(missing(5, &[Wall::LandlockScopes]), None);
+        assert_eq!(missing(5, &[Wall::LandlockTcp]), Some(Stage::Wall(Wall::LandlockScopes)));
+        assert_eq!(missing(2, &[Wall::LandlockScopes]), Some(Stage::Wall(Wall::LandlockTcp)));
+        assert_eq!(missing(2, &[Wall::LandlockScopes, Wall::LandlockTcp]), None);
+        assert_eq!(missing(0, &[Wall::LandlockScopes, Wall::LandlockTcp]), Some(Stage::Wall(Wall::Landlock)));
+        assert_eq!(missing(0, &[Wall::Landlock]), None);
+        assert_eq!(lacks(2), [Wall::LandlockTcp, Wall::LandlockScopes]);
+    }
 }

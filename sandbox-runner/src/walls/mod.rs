@@ -2,7 +2,8 @@
 //!
 //! [`Raising<Stage>`] is a process with every wall up to `Stage`. Each wall consumes the stage before
 //! it and gives the next, so that only a process behind all of them, each raised or waived by name,
-//! has [`Raising::<Closed>::exec`]. What was really enforced is gathered on the way.
+//! has [`Raising::<Closed>::exec`]. What was really enforced is gathered on the way. That no other
+//! order compiles is tested (`tests/chain`).
 //!
 //! | wall | from | to |
 //! |---|---|---|
@@ -28,62 +29,69 @@ mod rlimits;
 mod root;
 mod seccomp;
 
+use std::io;
 use std::marker::PhantomData;
 
-use cloister_ipc::launch::{Enforced, Mitigation, MitigationState, Wall};
+use cloister_ipc::launch::{Enforced, Failure, Mitigation, MitigationState, SeccompEnforced, Wall};
 use cloister_sys::FreshChild;
 
-pub(crate) use descriptors::{Given, START_FD, Writable};
-pub(crate) use exec::Arguments;
-pub(crate) use namespaces::INSIDE_ID;
-pub(crate) use network::{Sockets, tcp};
+pub use descriptors::{Given, START_FD, Writable};
+pub use exec::Arguments;
+pub(crate) use landlock::{abi as landlock_abi, demand as demand_landlock, lacks as landlock_lacks};
+pub(crate) use namespaces::ids as namespace_ids;
+pub use namespaces::{INSIDE_ID, Outside};
+pub use network::Sockets;
+pub(crate) use network::tcp;
+pub(crate) use seccomp::measured;
+
+use crate::failure::failure;
 
 /// Stages of the chain; types without values.
-pub(crate) mod stage {
+pub mod stage {
     /// Fresh from clone: in new namespaces, ids mapped.
     #[derive(Debug)]
-    pub(crate) enum Cloned {}
+    pub enum Cloned {}
     /// In its cgroup.
     #[derive(Debug)]
-    pub(crate) enum Limited {}
+    pub enum Limited {}
     /// Its own uid, host name and cgroup namespace.
     #[derive(Debug)]
-    pub(crate) enum Named {}
+    pub enum Named {}
     /// In its own root.
     #[derive(Debug)]
-    pub(crate) enum Rooted {}
+    pub enum Rooted {}
     /// Its sockets are made.
     #[derive(Debug)]
-    pub(crate) enum Networked {}
+    pub enum Networked {}
     /// Behind resource limits.
     #[derive(Debug)]
-    pub(crate) enum Bounded {}
+    pub enum Bounded {}
     /// Without privileges.
     #[derive(Debug)]
-    pub(crate) enum Powerless {}
+    pub enum Powerless {}
     /// Behind the first filter.
     #[derive(Debug)]
-    pub(crate) enum Filtered {}
+    pub enum Filtered {}
     /// Behind landlock.
     #[derive(Debug)]
-    pub(crate) enum Landlocked {}
+    pub enum Landlocked {}
     /// With nothing open but what it is given.
     #[derive(Debug)]
-    pub(crate) enum Closed {}
+    pub enum Closed {}
 }
 
 /// A process behind the walls up to `Stage`.
 #[derive(Debug)]
-pub(crate) struct Raising<Stage> {
+pub struct Raising<Stage> {
     child: FreshChild,
     enforced: Enforced,
     stage: PhantomData<Stage>,
 }
 
 impl Raising<stage::Cloned> {
-    /// Starts the chain; `waived` are the operator's, `inherited` the instructions of the launcher's
-    /// own filter.
-    pub(crate) fn new(child: FreshChild, waived: &[Wall], inherited: u32) -> Self {
+    /// Starts the chain; `waived` are the operator's, `inherited` the launcher's own filter.
+    #[must_use]
+    pub fn new(child: FreshChild, waived: &[Wall], inherited: SeccompEnforced) -> Self {
         let enforced = Enforced { waived: waived.to_vec(), seccomp: vec![inherited], ..Enforced::default() };
         Self { child, enforced, stage: PhantomData }
     }
@@ -100,5 +108,26 @@ impl<Stage> Raising<Stage> {
 
     fn mitigation(&mut self, name: &str, state: MitigationState) {
         self.enforced.mitigations.push(Mitigation { name: name.into(), state });
+    }
+
+    /// Switches a mitigation on. An error in `absent` means that the machine has no such thing,
+    /// which is reported; any other stops the start unless the wall is waived.
+    fn switch(
+        &mut self,
+        wall: Wall,
+        name: &str,
+        absent: &[i32],
+        on: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let state = match on() {
+            Ok(()) => MitigationState::On,
+            Err(error) => match error.raw_os_error() {
+                Some(errno) if absent.contains(&errno) => MitigationState::Unavailable(errno),
+                _ if self.waived(wall) => MitigationState::Waived,
+                _ => return Err(failure(cloister_ipc::launch::Stage::Wall(wall), name, &error)),
+            },
+        };
+        self.mitigation(name, state);
+        Ok(())
     }
 }

@@ -15,11 +15,14 @@ const BACKLOG: i32 = 128;
 /// Sockets that were made inside, for the supervisor: the proxy's listening one, then unconnected
 /// ones. Empty without a network.
 #[derive(Debug)]
-pub(crate) struct Sockets(pub(crate) Vec<OwnedFd>);
+pub struct Sockets(pub Vec<OwnedFd>);
 
 impl Raising<stage::Rooted> {
     /// Brings loopback up and makes the sockets; nothing at all for a Worker without network.
-    pub(crate) fn make_network(
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn make_network(
         self,
         network: Option<NetworkSpec>,
     ) -> Result<(Raising<stage::Networked>, Sockets), Failure> {

@@ -12,7 +12,10 @@ use crate::failure::{failure, wall};
 
 impl Raising<stage::Bounded> {
     /// Drops every capability from every set for good, and reads back that it is so.
-    pub(crate) fn drop_privileges(mut self, spec: &Spec) -> Result<Raising<stage::Powerless>, Failure> {
+    ///
+    /// # Errors
+    /// The step that failed, or what was left.
+    pub fn drop_privileges(mut self, spec: &Spec) -> Result<Raising<stage::Powerless>, Failure> {
         let at = |what: &str| wall(Wall::Privilege, what.to_owned());
         cloister_sys::clear_ambient().map_err(at("clearing ambient capabilities"))?;
         cloister_sys::drop_bounding().map_err(at("dropping the bounding set"))?;
@@ -57,27 +60,6 @@ impl Raising<stage::Bounded> {
         let absent = [libc::ENODEV, libc::EINVAL];
         let wall = Wall::CoreScheduling;
         self.switch(wall, wall.name(), &absent, cloister_sys::core_scheduling_cookie)
-    }
-
-    /// Switches a mitigation on. An error in `absent` means that the machine has no such thing,
-    /// which is reported; any other stops the start unless the wall is waived.
-    fn switch(
-        &mut self,
-        wall: Wall,
-        name: &str,
-        absent: &[i32],
-        on: impl FnOnce() -> io::Result<()>,
-    ) -> Result<(), Failure> {
-        let state = match on() {
-            Ok(()) => MitigationState::On,
-            Err(error) => match error.raw_os_error() {
-                Some(errno) if absent.contains(&errno) => MitigationState::Unavailable(errno),
-                _ if self.waived(wall) => MitigationState::Waived,
-                _ => return Err(failure(Stage::Wall(wall), name, &error)),
-            },
-        };
-        self.mitigation(name, state);
-        Ok(())
     }
 }
 

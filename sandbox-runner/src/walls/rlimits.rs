@@ -9,7 +9,10 @@ use crate::failure::wall;
 impl Raising<stage::Networked> {
     /// Sets soft and hard limits. None is ever raised: where the host's hard limit is lower, that
     /// one holds. (`RLIMIT_NOFILE` comes with the descriptors.)
-    pub(crate) fn limit_resources(mut self, spec: &Spec) -> Result<Raising<stage::Bounded>, Failure> {
+    ///
+    /// # Errors
+    /// The kernel's, with the limit's name.
+    pub fn limit_resources(mut self, spec: &Spec) -> Result<Raising<stage::Bounded>, Failure> {
         let mut limits = vec![
             ("core", Resource::RLIMIT_CORE, 0),
             ("memlock", Resource::RLIMIT_MEMLOCK, 64 << 10),

@@ -1,13 +1,17 @@
 //! Wall: seccomp, the first filter. (The second is installed by the exec step.)
 
-use cloister_ipc::launch::{Failure, Wall};
+use cloister_ipc::launch::{Failure, SeccompEnforced, Wall};
+use sha2::{Digest, Sha256};
 
 use super::{Raising, stage};
 use crate::failure::wall;
 
 impl Raising<stage::Powerless> {
     /// Installs the first filter. What the blank still calls afterwards must be allowed by it.
-    pub(crate) fn filter(mut self, program: &[u8]) -> Result<Raising<stage::Filtered>, Failure> {
+    ///
+    /// # Errors
+    /// The kernel's, when it is no program.
+    pub fn filter(mut self, program: &[u8]) -> Result<Raising<stage::Filtered>, Failure> {
         self.install(program)?;
         Ok(self.advance())
     }
@@ -15,10 +19,20 @@ impl Raising<stage::Powerless> {
 
 impl<Stage> Raising<Stage> {
     pub(super) fn install(&mut self, program: &[u8]) -> Result<(), Failure> {
-        let instructions = u32::try_from(program.len() / 8).unwrap_or(u32::MAX);
-        cloister_sys::install_filter(program)
-            .map_err(wall(Wall::Seccomp, format!("installing a filter of {instructions} instructions")))?;
-        self.enforced.seccomp.push(instructions);
+        let measured = measured(program);
+        cloister_sys::install_filter(program).map_err(wall(
+            Wall::Seccomp,
+            format!("installing a filter of {} instructions", measured.instructions),
+        ))?;
+        self.enforced.seccomp.push(measured);
         Ok(())
+    }
+}
+
+/// What a program is called in the attestation.
+pub(crate) fn measured(program: &[u8]) -> SeccompEnforced {
+    SeccompEnforced {
+        instructions: u32::try_from(program.len() / 8).unwrap_or(u32::MAX),
+        sha256: format!("{:x}", Sha256::digest(program)),
     }
 }

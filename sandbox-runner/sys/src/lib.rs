@@ -22,9 +22,9 @@ pub use descriptors::{Stdin, disown, keep, place};
 pub use landlock::landlock_abi;
 pub use loopback::loopback_up;
 pub use prctl::{
-    SECUREBITS_LOCKED, Speculation, clear_ambient, core_scheduling_cookie, deny_write_execute,
-    disable_speculation, dumpable, lock_securebits, no_new_privs, securebits, set_dumpable, set_no_new_privs,
-    set_not_dumpable, set_parent_death_kill,
+    SECUREBITS_LOCKED, Speculation, clear_ambient, core_scheduling_cookie, core_scheduling_cookie_of,
+    deny_write_execute, disable_speculation, dumpable, lock_securebits, no_new_privs, securebits,
+    set_dumpable, set_no_new_privs, set_not_dumpable, set_parent_death_kill,
 };
 pub use process::{Reaped, exit, reap, wait_for};
 pub use seccomp::install_filter;

@@ -10,7 +10,9 @@ const PR_MDWE_REFUSE_EXEC_GAIN: libc::c_ulong = 1;
 const PR_SPEC_FORCE_DISABLE: libc::c_ulong = 1 << 3;
 const PR_SPEC_DISABLE: libc::c_ulong = 1 << 2;
 const PR_SCHED_CORE: libc::c_int = 62;
+const PR_SCHED_CORE_GET: libc::c_ulong = 0;
 const PR_SCHED_CORE_CREATE: libc::c_ulong = 1;
+const PIDTYPE_PID: libc::c_ulong = 0;
 const PIDTYPE_TGID: libc::c_ulong = 1;
 
 fn prctl(
@@ -125,4 +127,18 @@ pub fn disable_speculation(what: Speculation) -> io::Result<()> {
 /// `EINVAL` when the kernel was built without, `ENODEV` when there is no hyper-threading.
 pub fn core_scheduling_cookie() -> io::Result<()> {
     prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, PIDTYPE_TGID, 0).map(drop)
+}
+
+/// The core-scheduling cookie of the thread `pid`; 0 when it has none. Needs the right to trace it.
+///
+/// # Errors
+/// `EINVAL` when the kernel was built without, `ESRCH`, `EPERM`.
+pub fn core_scheduling_cookie_of(pid: libc::pid_t) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let pid = libc::c_ulong::from(pid.cast_unsigned());
+    // SAFETY: this operation writes one u64 to its last argument, which outlives the call.
+    let returned =
+        unsafe { libc::prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, pid, PIDTYPE_PID, &raw mut cookie) };
+    super::check(returned.into())?;
+    Ok(cookie)
 }

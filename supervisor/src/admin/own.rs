@@ -42,7 +42,8 @@ pub(super) async fn live(State(platform): State<Arc<Platform>>, query: Query) ->
     Ok(views::success(platform.parts.pool.live()))
 }
 
-/// One Worker: its version, the walls it was raised behind, its live processes.
+/// One Worker: its version, the walls it was raised behind, its live processes with what the kernel
+/// says of them now.
 pub(super) async fn inspect(
     State(platform): State<Arc<Platform>>,
     Script(id): Script,
@@ -50,11 +51,7 @@ pub(super) async fn inspect(
 ) -> Result<Response, ApiError> {
     query.done()?;
     let record = record(&platform, &id).await?;
-    let of_it = |process: &Value| {
-        process.get("worker").and_then(Value::as_str) == Some(&*id.name)
-            && process.get("namespace").and_then(Value::as_str) == id.namespace.as_deref()
-    };
-    let processes: Vec<_> = platform.parts.pool.live().into_iter().filter(of_it).collect();
+    let processes = platform.parts.pool.inspect(&id).await;
     let mut shown = views::script(&record);
     if let Some(object) = shown.as_object_mut() {
         object.insert("bindings".to_owned(), Value::from(views::bindings(&record.version)));

@@ -29,6 +29,9 @@ pub trait Pool: Send + Sync + 'static {
     fn retire(&self, worker: &WorkerId);
     /// All live processes, as JSON objects with at least `namespace`, `worker`, `version`, `pid`.
     fn live(&self) -> Vec<serde_json::Value>;
+    /// The live processes of one Worker, as [`live`](Self::live), and of each what the `kernel` says
+    /// of it and the `disagreements` of that with its walls.
+    fn inspect(&self, worker: &WorkerId) -> BoxFuture<'static, Vec<serde_json::Value>>;
     /// Why the Worker's last start failed, while that is held against it.
     fn trouble(&self, worker: &WorkerId) -> Option<String>;
 }

@@ -43,6 +43,15 @@ impl Pool for FakePool {
         self.retired.lock().unwrap().push(worker.to_string());
     }
 
+    fn inspect(&self, worker: &WorkerId) -> BoxFuture<'static, Vec<Value>> {
+        let (namespace, name) = (worker.namespace.clone(), worker.name.clone());
+        let process = json!({
+            "namespace": namespace.as_deref(), "worker": name.as_ref(), "version": "v", "pid": 1,
+            "kernel": {}, "disagreements": ["seccomp: promised 3 filters, seen 1"],
+        });
+        Box::pin(async move { vec![process] })
+    }
+
     fn trouble(&self, _: &WorkerId) -> Option<String> {
         None
     }

@@ -7,6 +7,7 @@ mod namespace;
 pub mod policy;
 mod secret;
 mod show;
+mod walls;
 mod worker;
 
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ use show::Show;
 
 const EXIT_STATUSES: &str = "Exit statuses: 0 done; 1 failed; 2 wrong command line; 3 mistake in a configuration or \
 policy file; 4 state folder unusable; 5 address in use; 6 launcher or walls; 7 not enough privilege or no account; \
-8 refused by the admin API; 9 admin API unreachable; 10 doctor found something wrong; 11 denied (policy test).";
+8 refused by the admin API; 9 admin API unreachable; 10 doctor found something wrong; 11 denied (policy test); 12 the kernel does not confirm a wall (worker inspect).";
 
 /// Workers for Platforms for native binaries.
 #[derive(Debug, Parser)]

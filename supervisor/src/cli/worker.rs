@@ -12,6 +12,7 @@ use super::Target;
 use super::client::{self, Client};
 use super::error::CliError;
 use super::show::{Show, cell, printable, table};
+use super::walls;
 use crate::body::Body;
 use crate::registry::Name;
 use crate::serve::exit;
@@ -35,7 +36,8 @@ pub(super) enum Worker {
         #[command(flatten)]
         target: Target,
     },
-    /// Show one with its live processes and the walls that were really raised.
+    /// Show one with its live processes and the walls that were really raised, checked against what
+    /// the kernel says of each process now; 12 when it does not confirm them.
     Inspect {
         #[command(flatten)]
         target: Target,
@@ -123,6 +125,17 @@ impl Worker {
             Self::Inspect { target } => {
                 let worker = get(format!("{}/inspect", target.path())).await?;
                 show.result(&worker, |worker| inspected(&target, worker));
+                let denied: usize = rows(&worker["processes"])
+                    .iter()
+                    .map(|process| walls::disagreements(process).len())
+                    .sum();
+                if denied > 0 {
+                    let message = format!(
+                        "{}: the kernel does not confirm {denied} promises about its walls",
+                        target.shown()
+                    );
+                    return Err(CliError::failed(exit::DISAGREES, message));
+                }
             }
             Self::Versions { target } => {
                 let versions = get(format!("{}/versions", target.path())).await?;
@@ -248,7 +261,13 @@ fn inspected(target: &Target, worker: &Value) -> String {
         text.push_str(&table(processes, &PROCESSES));
         text.push('\n');
     }
-    let walls = processes.first().map_or(&worker["walls"], |process| &process["walls"]);
-    text.push_str(&format!("\nwalls: {walls:#}"));
+    if processes.is_empty() {
+        text.push_str(&format!("\nwalls, at its upload\n{}", walls::told(&worker["walls"])));
+    }
+    for process in processes {
+        text.push_str(&format!("\nwalls of process {}\n", cell(process.get("pid"))));
+        text.push_str(&walls::told(&process["walls"]));
+        text.push_str(&walls::confirmed(process));
+    }
     text
 }

@@ -80,20 +80,47 @@ fn told(wall: Wall, walls: &Walls) -> Check {
     let enforced = &walls.enforced;
     let ok = |detail: String| Check::new(GROUP, wall.name(), State::Ok, detail);
     match wall {
-        Wall::Namespaces => ok(enforced.namespaces.join(", ")),
+        Wall::Namespaces => ok(format!(
+            "{}; nested user namespaces: {}",
+            enforced.namespaces.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+            nested(walls),
+        )),
         Wall::OwnUid if walls.machine.own_uid => ok(format!("uid {} of the host", walls.uid)),
         Wall::OwnUid => Check::new(GROUP, wall.name(), State::Missing, "Workers share a uid")
             .fix("start cloister as root"),
-        Wall::Root => ok(format!("{} mounts: {}", enforced.mounts.len(), enforced.mounts.join("; "))),
+        Wall::Root => {
+            let mounts: Vec<_> =
+                enforced.mounts.iter().map(|mount| format!("{} {}", mount.point, mount.options)).collect();
+            ok(format!("{} mounts: {}", mounts.len(), mounts.join("; ")))
+        }
         Wall::Network => ok("loopback only".to_owned()),
         Wall::Landlock => match &enforced.landlock {
             Some(landlock) => ok(format!(
-                "ABI {}, file rights {:#x}, network rights {:#x}, scopes {:#x}",
-                landlock.abi, landlock.fs, landlock.net, landlock.scopes
+                "ABI {}, file rights {:#x}; not known to it: {}",
+                landlock.abi,
+                landlock.fs,
+                if landlock.lacks.is_empty() { "nothing".into() } else { landlock.lacks.join(", ") },
             )),
-            None => Check::new(GROUP, wall.name(), State::Waived, "not enforced"),
+            None => not_enforced(wall),
         },
-        Wall::Seccomp => ok(format!("programs of {:?} instructions", enforced.seccomp)),
+        Wall::LandlockTcp => match &enforced.landlock {
+            Some(landlock) if landlock.net != 0 => ok(format!("network rights {:#x}", landlock.net)),
+            _ => not_enforced(wall),
+        },
+        Wall::LandlockScopes => match &enforced.landlock {
+            Some(landlock) if landlock.scopes != 0 => ok(format!("scopes {:#x}", landlock.scopes)),
+            _ => not_enforced(wall),
+        },
+        Wall::Seccomp => {
+            let programs: Vec<_> = enforced
+                .seccomp
+                .iter()
+                .map(|program| {
+                    format!("{} ({})", program.instructions, program.sha256.get(..16).unwrap_or_default())
+                })
+                .collect();
+            ok(format!("programs of {} instructions (SHA-256)", programs.join(", ")))
+        }
         Wall::Privilege => ok(format!(
             "capabilities {:#x}, no_new_privs {}, securebits {:#x}",
             enforced.capabilities, enforced.no_new_privs, enforced.securebits
@@ -103,7 +130,7 @@ fn told(wall: Wall, walls: &Walls) -> Check {
         Wall::Cgroup => match walls.machine.cgroup {
             CgroupMode::V2 => ok("v2: cpu, memory, pids".to_owned()),
             CgroupMode::V1 => ok("v1, a hierarchy per controller: cpu, memory, pids".to_owned()),
-            CgroupMode::None => Check::new(GROUP, wall.name(), State::Waived, "not enforced"),
+            CgroupMode::None => not_enforced(wall),
         },
         Wall::Rlimits => ok(enforced
             .rlimits
@@ -114,9 +141,26 @@ fn told(wall: Wall, walls: &Walls) -> Check {
     }
 }
 
+fn not_enforced(wall: Wall) -> Check {
+    Check::new(GROUP, wall.name(), State::Waived, "not enforced")
+}
+
+/// Whether further user namespaces can be made in a Worker's by whoever gets past everything else.
+fn nested(walls: &Walls) -> String {
+    let nested = walls.enforced.mitigations.iter().find(|one| one.name == "no-nested-user-namespaces");
+    match nested.map(|one| one.state) {
+        Some(MitigationState::On) => "none".into(),
+        Some(MitigationState::Unavailable(errno)) => {
+            format!("as many as the host lets ({})", nix::errno::Errno::from_raw(errno))
+        }
+        Some(MitigationState::Waived) | None => "as many as the host lets".into(),
+    }
+}
+
 /// Walls that are made of controls which a machine may lack.
 fn mitigation(wall: Wall, walls: &Walls) -> Check {
-    let others = ["memory-deny-write-execute", "core-scheduling", "unreadable-binary"];
+    let others =
+        ["memory-deny-write-execute", "core-scheduling", "unreadable-binary", "no-nested-user-namespaces"];
     let of_it = |name: &str| match wall {
         Wall::Speculation => !others.contains(&name),
         wall => name == wall.name(),

@@ -198,6 +198,8 @@ fn take(ready: &Arc<Ready>, message: FromLauncher, mut fds: Vec<OwnedFd>) {
                 sockets.fail(errno);
             }
         }
+        FromLauncher::Inspected { blank, view } => ready.seen(blank, Ok(view)),
+        FromLauncher::InspectFailed { blank, errno } => ready.seen(blank, Err(errno)),
         FromLauncher::Exited(exited) => ready.exited(&exited),
         FromLauncher::Ready(_) | FromLauncher::Refused(_) => {
             tracing::error!("the launcher repeated its first answer");

@@ -14,7 +14,7 @@ pub(super) use cloister_policies::seccomp::{Contract, Profile};
 pub(super) struct Programs {
     pub(super) base: Vec<u8>,
     pub(super) last: Vec<u8>,
-    pub(super) sha256: Vec<String>,
+    pub(super) sha256: [String; 2],
 }
 
 /// Programs by profile.
@@ -29,7 +29,7 @@ impl Filters {
         }
         let compiled = seccomp::compile(&profile).map_err(|error| StartError::Filter(error.to_string()))?;
         let (base, last) = (compiled.base, compiled.last);
-        let sha256 = [&base, &last].map(|program| hex::encode(Sha256::digest(program))).to_vec();
+        let sha256 = [&base, &last].map(|program| hex::encode(Sha256::digest(program)));
         let programs = Arc::new(Programs { base, last, sha256 });
         known.insert(profile, Arc::clone(&programs));
         Ok(programs)

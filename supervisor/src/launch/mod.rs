@@ -19,6 +19,7 @@
 mod client;
 mod error;
 mod filters;
+mod kernel;
 mod net;
 mod plan;
 mod process;
@@ -30,6 +31,7 @@ mod walls;
 
 pub use client::{Launcher, Options};
 pub use error::StartError;
+pub use kernel::{Inspection, Kernel};
 pub use net::Net;
 pub use process::{Exit, Process};
 pub use runner::Runner;

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cloister_ipc::control::{CONTROL_ENV, CONTROL_FD};
-use cloister_ipc::launch::{CgroupSpec, NetworkSpec, PROXY_PORT, Spec, Start, WORKER_PORT};
+use cloister_ipc::launch::{
+    CgroupSpec, Enforced, Failure, NetworkSpec, PROXY_PORT, Spec, Stage, Start, WORKER_PORT, Wall,
+};
 use rustix::fs::{Mode, OFlags};
 
 use super::StartError;
@@ -27,7 +29,8 @@ pub(super) struct Plan {
     pub(super) start: Start,
     pub(super) binary: OwnedFd,
     pub(super) files: Option<OwnedFd>,
-    pub(super) seccomp_sha256: Vec<String>,
+    /// Of the two programs, in the order they are installed.
+    seccomp_sha256: [String; 2],
 }
 
 impl Plan {
@@ -81,6 +84,22 @@ impl Plan {
             files: deployed.files.as_ref().map(|files| open_files(&files.path)).transpose()?,
             seccomp_sha256: programs.sha256.clone(),
         })
+    }
+}
+
+impl Plan {
+    /// The process must be behind the filters that were made for it, to the byte. (The first of all
+    /// is the launcher's own.)
+    pub(super) fn check(&self, enforced: &Enforced) -> Result<(), StartError> {
+        let installed: Vec<_> = enforced.seccomp.iter().skip(1).map(|program| &program.sha256).collect();
+        if installed.iter().copied().eq(&self.seccomp_sha256) {
+            return Ok(());
+        }
+        Err(StartError::Failed(Failure {
+            stage: Stage::Wall(Wall::Seccomp),
+            errno: 0,
+            what: format!("the process has the filters {installed:?}, not {:?}", self.seccomp_sha256),
+        }))
     }
 }
 

@@ -6,10 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_ipc::launch::{BlankId, ExitStatus, ToLauncher};
+use nix::libc;
 use nix::time::ClockId;
 use tokio::sync::{mpsc, watch};
 
+use super::kernel::Inspection;
+use super::ready::Ready;
 use super::{Net, Walls};
+
+/// Longest wait for the launcher to look at a process.
+const INSPECT_TIME: Duration = Duration::from_secs(10);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +69,7 @@ pub struct Process {
     pub(super) output: Option<(OwnedFd, OwnedFd)>,
     pub(super) net: Option<Net>,
     pub(super) walls: Arc<Walls>,
+    pub(super) ready: Arc<Ready>,
 }
 
 impl Process {
@@ -114,6 +121,21 @@ impl Process {
     #[must_use]
     pub const fn net(&self) -> Option<&Net> {
         self.net.as_ref()
+    }
+
+    /// Has the launcher look at the live process and holds what the kernel says against what was
+    /// promised at its start. `None` when it is over. Looks at the process itself, not at what it
+    /// forked.
+    pub async fn inspect(&self) -> Option<Inspection> {
+        let view = self.ready.look(self.killer.blank)?;
+        self.killer.commands.send(ToLauncher::Inspect { blank: self.killer.blank }).ok()?;
+        match tokio::time::timeout(INSPECT_TIME, view).await {
+            Ok(Ok(Ok(view))) => Some(Inspection::new(&self.walls, &view)),
+            // The launcher forgets a process before it says so; its entries go even earlier.
+            Ok(Ok(Err(libc::ESRCH | libc::ENOENT))) | Ok(Err(_)) => None,
+            Ok(Ok(Err(errno))) => Some(Inspection::blind(&nix::errno::Errno::from_raw(errno).to_string())),
+            Err(_) => Some(Inspection::blind(&format!("the launcher did not answer in {INSPECT_TIME:?}"))),
+        }
     }
 
     /// What was really enforced.

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cloister_ipc::launch::{BlankId, Exited, Spec, ToLauncher};
+use cloister_ipc::launch::{BlankId, Exited, KernelView, Spec, ToLauncher};
 use tokio::sync::{oneshot, watch};
 
 use super::net::Sockets;
@@ -39,7 +39,12 @@ struct Entry {
     making: bool,
     sockets: Arc<Sockets>,
     exit: watch::Sender<Option<Exit>>,
+    /// Who waits for the kernel's view, in the order of asking.
+    lookers: VecDeque<oneshot::Sender<View>>,
 }
+
+/// The kernel's view of a process, or `errno`.
+pub(super) type View = Result<Box<KernelView>, i32>;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -98,8 +103,13 @@ impl Ready {
         for _ in 0..wanted {
             inner.next += 1;
             let (exit, _) = watch::channel(None);
-            let entry =
-                Entry { spec: Arc::clone(spec), making: true, sockets: Arc::new(Sockets::default()), exit };
+            let entry = Entry {
+                spec: Arc::clone(spec),
+                making: true,
+                sockets: Arc::new(Sockets::default()),
+                exit,
+                lookers: VecDeque::new(),
+            };
             inner.entries.insert(inner.next, entry);
             order(ToLauncher::Make { blank: inner.next, spec: Spec::clone(spec) });
         }
@@ -123,6 +133,24 @@ impl Ready {
     /// Where the sockets of a blank go.
     pub(super) fn sockets(&self, id: BlankId) -> Option<Arc<Sockets>> {
         self.lock().entries.get(&id).map(|entry| Arc::clone(&entry.sockets))
+    }
+
+    /// A place in the line for the kernel's view of a process; `None` when it is over. The place is
+    /// lost when it ends.
+    pub(super) fn look(&self, id: BlankId) -> Option<oneshot::Receiver<View>> {
+        let mut inner = self.lock();
+        let entry = inner.entries.get_mut(&id)?;
+        let (sender, receiver) = oneshot::channel();
+        entry.lookers.push_back(sender);
+        Some(receiver)
+    }
+
+    /// The launcher answered one who looks.
+    pub(super) fn seen(&self, id: BlankId, view: View) {
+        let looker = self.lock().entries.get_mut(&id).and_then(|entry| entry.lookers.pop_front());
+        if let Some(looker) = looker {
+            let _ = looker.send(view); // who asked may have left
+        }
     }
 
     /// A blank said that it waits.

@@ -39,6 +39,7 @@ impl Launcher {
         // Asked for while it surely lives: a binary may be over before we hear of its exec.
         let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(blank.pid));
         let enforced = run(blank.start, &plan, &ends, blank.exit).await?;
+        plan.check(&enforced)?;
         let net = plan.spec.network.map(|_| Net {
             blank: blank.id,
             sockets: blank.sockets,
@@ -51,7 +52,6 @@ impl Launcher {
             uid: blank.uid,
             machine: (*self.machine).clone(),
             enforced,
-            seccomp_sha256: plan.seccomp_sha256,
             cgroup: plan.spec.cgroup,
             tmp_bytes: plan.spec.tmp_bytes,
         };
@@ -63,6 +63,7 @@ impl Launcher {
             output: Some((ends.ours.0, ends.ours.1)),
             net,
             walls: Arc::new(walls),
+            ready: Arc::clone(&self.ready),
         })
     }
 
@@ -133,7 +134,7 @@ async fn run(
             break;
         }
         match codec::decode(buffer.get(..length).unwrap_or_default(), LAUNCH_BYTES) {
-            Ok(FromBlank::Raised(enforced)) => raised = Some(enforced),
+            Ok(FromBlank::Raised(enforced)) => raised = Some(*enforced),
             Ok(FromBlank::Failed(failure)) => return Err(StartError::Failed(failure)),
             Ok(FromBlank::Ready) => return Err(protocol("a blank was ready twice")),
             Err(error) => return Err(protocol(&error.to_string())),

@@ -14,8 +14,6 @@ pub struct Walls {
     pub machine: Machine,
     /// What the process saw enforced right before exec.
     pub enforced: Enforced,
-    /// SHA-256 of the two programs of the Worker's policy, in the order they were installed.
-    pub seccomp_sha256: Vec<String>,
     /// cgroup limits.
     pub cgroup: CgroupSpec,
     /// Size of `/tmp`, bytes.

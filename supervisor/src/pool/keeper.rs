@@ -50,6 +50,17 @@ pub struct LiveWorker {
     pub walls: serde_json::Value,
 }
 
+/// A live process and what the kernel says of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inspected {
+    /// The process.
+    #[serde(flatten)]
+    pub process: LiveWorker,
+    /// What the kernel says, and where that is not what was promised.
+    #[serde(flatten)]
+    pub inspection: crate::launch::Inspection,
+}
+
 impl Pool {
     /// Looks after the pool for ever; run it once, on the control plane's runtime.
     pub async fn keep(self) {
@@ -111,29 +122,42 @@ impl Pool {
     /// Every live process.
     #[must_use]
     pub fn live(&self) -> Vec<LiveWorker> {
+        self.instances().iter().map(|instance| self.describe(instance)).collect()
+    }
+
+    /// The live processes of one Worker, each looked at through the kernel's eyes. Not those that end
+    /// meanwhile.
+    pub async fn inspect(&self, worker: &WorkerId) -> Vec<Inspected> {
+        let mut all = Vec::new();
+        for instance in self.instances().into_iter().filter(|instance| instance.deployed.id == *worker) {
+            if let Some(inspection) = instance.process.inspect().await {
+                all.push(Inspected { process: self.describe(&instance), inspection });
+            }
+        }
+        all
+    }
+
+    fn describe(&self, instance: &Arc<Instance>) -> LiveWorker {
         let now = self.milliseconds();
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let live = |instance: Arc<Instance>| {
-            let cpu = instance.process.cpu_time().unwrap_or_default();
-            let in_flight = instance.open();
-            let idle = now.saturating_sub(instance.last_used.load(Ordering::Relaxed));
-            LiveWorker {
-                namespace: instance.deployed.id.namespace.as_deref().map(str::to_owned),
-                worker: instance.deployed.id.name.as_ref().to_owned(),
-                version: instance.deployed.version.as_ref().to_owned(),
-                contract: instance.deployed.contract,
-                pid: instance.pid(),
-                uptime_ms: milliseconds(instance.born.elapsed()),
-                idle_ms: if in_flight > 0 { 0 } else { idle },
-                in_flight,
-                invocations: instance.calls(),
-                cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX),
-                memory_bytes: resident(instance.pid()),
-                draining: instance.draining.load(Ordering::Relaxed),
-                walls: instance.process.walls(),
-            }
-        };
-        self.instances().into_iter().map(live).collect()
+        let cpu = instance.process.cpu_time().unwrap_or_default();
+        let in_flight = instance.open();
+        let idle = now.saturating_sub(instance.last_used.load(Ordering::Relaxed));
+        LiveWorker {
+            namespace: instance.deployed.id.namespace.as_deref().map(str::to_owned),
+            worker: instance.deployed.id.name.as_ref().to_owned(),
+            version: instance.deployed.version.as_ref().to_owned(),
+            contract: instance.deployed.contract,
+            pid: instance.pid(),
+            uptime_ms: milliseconds(instance.born.elapsed()),
+            idle_ms: if in_flight > 0 { 0 } else { idle },
+            in_flight,
+            invocations: instance.calls(),
+            cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX),
+            memory_bytes: resident(instance.pid()),
+            draining: instance.draining.load(Ordering::Relaxed),
+            walls: instance.process.walls(),
+        }
     }
 
     /// Why a Worker's last start failed, or its last process died at once, while that is held

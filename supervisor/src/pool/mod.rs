@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 pub use instance::{Fate, Instance};
-pub use keeper::LiveWorker;
+pub use keeper::{Inspected, LiveWorker};
 pub use process::{Ended, Process, Start, StartFailed, Started};
 pub use slot::Lease;
 pub use start::Startup;

@@ -40,6 +40,8 @@ pub trait Process: Send + Sync {
     fn socket(&self) -> BoxFuture<'_, io::Result<OwnedFd>>;
     /// What was really enforced.
     fn walls(&self) -> serde_json::Value;
+    /// What the kernel says of it now, held against [`walls`](Self::walls); `None` when it is over.
+    fn inspect(&self) -> BoxFuture<'_, Option<launch::Inspection>>;
 }
 
 /// A process and the descriptors that came with it.
@@ -106,6 +108,10 @@ impl Process for launch::Process {
 
     fn walls(&self) -> serde_json::Value {
         serde_json::to_value(self.walls()).unwrap_or_default()
+    }
+
+    fn inspect(&self) -> BoxFuture<'_, Option<launch::Inspection>> {
+        Box::pin(self.inspect())
     }
 }
 

@@ -53,6 +53,14 @@ impl admin::Pool for Processes {
         self.pool.live().iter().filter_map(|live| serde_json::to_value(live).ok()).collect()
     }
 
+    fn inspect(&self, worker: &WorkerId) -> BoxFuture<'static, Vec<Value>> {
+        let (pool, worker) = (self.pool.clone(), worker.clone());
+        Box::pin(async move {
+            let inspected = pool.inspect(&worker).await;
+            inspected.iter().filter_map(|one| serde_json::to_value(one).ok()).collect()
+        })
+    }
+
     fn trouble(&self, worker: &WorkerId) -> Option<String> {
         self.pool.trouble(worker).map(|text| text.as_ref().to_owned())
     }

@@ -26,6 +26,8 @@ pub mod exit {
     pub const UNHEALTHY: u8 = 10;
     /// `policy test`: the policy denies it.
     pub const DENIED: u8 = 11;
+    /// `worker inspect`: the kernel does not confirm a wall of a live process.
+    pub const DISAGREES: u8 = 12;
 }
 
 /// Why a supervisor does not run: what failed, why, what to do.

@@ -71,6 +71,10 @@ impl Process for Double {
     fn walls(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
+
+    fn inspect(&self) -> BoxFuture<'_, Option<cloister_supervisor::launch::Inspection>> {
+        Box::pin(async { None }) // there are no walls to look at
+    }
 }
 
 impl Drop for Double {

@@ -365,9 +365,12 @@ async fn the_kernel_sees_the_walls_that_are_reported() {
     assert_eq!(field("Seccomp_filters:"), [walls.enforced.seccomp.len().to_string()]);
     assert_eq!(field("NSpid:").last().map(String::as_str), Some("1"));
     assert_eq!((field("SigBlk:"), field("SigIgn:")), (vec!["0".repeat(16)], vec!["0".repeat(16)]));
-    for namespace in &walls.enforced.namespaces {
-        let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
-        assert_ne!(of(&process.pid().to_string()), of("self"), "{namespace}");
+    assert_eq!(walls.enforced.namespaces.len(), 7);
+    for (name, id) in &walls.enforced.namespaces {
+        let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
+        let own = of(&process.pid().to_string());
+        assert_eq!(own.to_str().unwrap(), format!("{name}:[{id}]"));
+        assert_ne!(own, of("self"), "{name}");
     }
     let mounts = read("mountinfo");
     assert_eq!(mounts.lines().count(), 2, "{mounts}");
@@ -388,7 +391,96 @@ async fn the_kernel_sees_the_walls_that_are_reported() {
     }
     let landlock = walls.enforced.landlock.as_ref().unwrap();
     assert!(landlock.full && landlock.abi > 0 && landlock.fs != 0);
+    for program in &walls.enforced.seccomp {
+        assert!(program.instructions > 10 && program.sha256.len() == 64, "{program:?}");
+    }
+    let limit = |file: &str| walls.enforced.cgroup.iter().find(|limit| limit.file == file);
+    assert_eq!(limit("pids.max").unwrap().value, "64");
+    let memory = limit("memory.max").or_else(|| limit("memory.limit_in_bytes")).unwrap();
+    assert_eq!(memory.value, (64u64 << 20).to_string());
     println!("{}", serde_json::to_string_pretty(walls).unwrap());
+    drop(process);
+    bench.end().await;
+}
+
+/// Every kind of root, both contracts: the kernel confirms what was promised; and a limit that is
+/// changed behind the launcher's back is told.
+#[tokio::test]
+async fn the_kernel_confirms_every_shape_of_worker() {
+    let bench = Bench::start(0);
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("files.tar");
+    let tar = ["tar", "--format=ustar", "-T", "/dev/null", "-cf"];
+    assert!(Command::new(tar[0]).args(&tar[1..]).arg(&archive).status().unwrap().success());
+    let digest = Digest::parse(&"1".repeat(64)).unwrap();
+    for (contract, dynamic, proc, files) in [
+        (Contract::Http, false, false, false),
+        (Contract::Ipc, false, false, false),
+        (Contract::Http, true, true, true),
+        (Contract::Ipc, false, true, false),
+        (Contract::Http, false, false, true),
+    ] {
+        let mut worker = deployed(contract, "spin");
+        if dynamic {
+            worker.binary = probe(false);
+            worker.linkage = Linkage::Dynamic { interpreter: "/lib64/ld-linux-x86-64.so.2".into() };
+        }
+        if proc {
+            worker.allow.insert(Allow::Proc);
+        }
+        worker.files = files.then(|| Files { digest: digest.clone(), path: archive.clone(), bytes: 4096 });
+        let process = bench.launcher.start(&Arc::new(worker)).await.unwrap();
+        let seen = process.inspect().await.unwrap();
+        assert_eq!(seen.disagreements, Vec::<String>::new(), "{seen:#?}");
+        let kernel = seen.kernel.unwrap();
+        let shown = std::fs::read_to_string(format!("/proc/{}/mountinfo", process.pid())).unwrap();
+        assert_eq!(kernel.mounts.len(), shown.lines().count());
+        assert_eq!(kernel.status["NSpid"], format!("{} 1", process.pid()));
+
+        let pids = cgroup_file(process.pid(), "pids", "pids.max");
+        std::fs::write(&pids, "65").unwrap();
+        let seen = process.inspect().await.unwrap();
+        assert_eq!(seen.disagreements, ["cgroup: promised pids.max = 64, seen 65"], "{}", pids.display());
+        process.kill();
+        process.exited().await;
+        assert!(process.inspect().await.is_none(), "it is over");
+    }
+    bench.end().await;
+}
+
+/// A file of the cgroup of a process that bounds what `controller` says.
+fn cgroup_file(pid: i32, controller: &str, file: &str) -> PathBuf {
+    let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = own.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let of_it = controllers.split(',').any(|name| name == controller) || own.lines().count() == 1;
+        of_it.then(|| path.trim_start_matches('/').to_owned())
+    });
+    let path = path.unwrap();
+    let roots = ["", controller, "unified"].map(|name| Path::new("/sys/fs/cgroup").join(name));
+    let found = roots.iter().map(|root| root.join(&path).join(file)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("no {file} for {path}"))
+}
+
+/// A process of ours that enters a Worker's user namespace finds that it may hold no further one:
+/// what stops whoever gets past seccomp.
+#[tokio::test]
+async fn no_user_namespace_can_be_made_inside_even_without_seccomp() {
+    let bench = Bench::start(0);
+    let process = bench.launcher.start(&Arc::new(deployed(Contract::Http, "spin"))).await.unwrap();
+    let enter = |command: &[&str]| {
+        let pid = process.pid().to_string();
+        let all = ["--user", "--preserve-credentials", "--target", &pid];
+        let output = Command::new("nsenter").args(all).args(command).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).trim().to_owned())
+    };
+    let file = "/proc/sys/user/max_user_namespaces";
+    assert_eq!(enter(&["cat", file]), (true, "0".into()));
+    assert_ne!(std::fs::read_to_string(file).unwrap().trim(), "0", "outside it is as it was");
+    let (made, why) = enter(&["unshare", "--user", "true"]);
+    assert!(!made && why.contains("No space left on device"), "{why}");
     drop(process);
     bench.end().await;
 }
@@ -506,6 +598,8 @@ async fn without_root_what_is_missing_must_be_waived() {
     let mut worker = Deployed::clone(&worker);
     worker.args = vec!["spin".into()];
     let process = launcher.start(&Arc::new(worker)).await.unwrap();
+    let seen = process.inspect().await.unwrap();
+    assert_eq!(seen.disagreements, Vec::<String>::new(), "{seen:#?}");
     for _ in 0..40 {
         drop(process.net().unwrap().socket().await.unwrap());
     }

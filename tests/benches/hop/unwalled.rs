@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cloister_supervisor::launch::Inspection;
 use cloister_supervisor::pool::{Ended, Process, Start, StartFailed, Started};
 use cloister_supervisor::registry::Deployed;
 use futures_util::future::BoxFuture;
@@ -71,5 +72,9 @@ impl Process for Plain {
 
     fn walls(&self) -> serde_json::Value {
         serde_json::Value::Null
+    }
+
+    fn inspect(&self) -> BoxFuture<'_, Option<Inspection>> {
+        Box::pin(async { None }) // there are no walls to look at
     }
 }
