@@ -10,6 +10,7 @@ mod deploys;
 mod dispatcher;
 mod egress;
 mod http_contract;
+mod inspect;
 mod ipc_contract;
 mod limits;
 mod restart;

@@ -29,7 +29,7 @@ impl Target {
 
     fn configured() -> Self {
         let target = Self::start();
-        target.say(&configure(Vec::new()), &[]);
+        target.say(&configure(crate::cell::waived()), &[]);
         assert!(matches!(target.hear(), Some(FromLauncher::Ready(_))));
         target
     }
@@ -126,6 +126,7 @@ fn changed_orders_never_crash_it() {
     let orders = [
         ToLauncher::Make { blank: 1, spec: spec() },
         ToLauncher::Sockets { blank: 1, count: 4 },
+        ToLauncher::Inspect { blank: 1 },
         ToLauncher::Kill { blank: 1 },
         configure(vec![Wall::Landlock]),
     ];
@@ -153,6 +154,7 @@ fn senseless_orders_are_refused() {
     for blank in [0, 7, u64::MAX] {
         target.say(&ToLauncher::Kill { blank }, &[]);
         target.say(&ToLauncher::Sockets { blank, count: 255 }, &[]);
+        target.say(&ToLauncher::Inspect { blank }, &[]);
     }
     let mut wrong = Vec::new();
     for change in [
@@ -176,6 +178,8 @@ fn senseless_orders_are_refused() {
         match target.hear().expect("it goes on") {
             FromLauncher::MakeFailed { .. } => failed += 1,
             FromLauncher::SocketsFailed { .. } => {}
+            // It looks at nobody but its own children.
+            FromLauncher::InspectFailed { errno, .. } => assert_eq!(errno, nix::libc::ESRCH),
             other => panic!("{other:?}"),
         }
     }

@@ -460,7 +460,7 @@ fn cgroup_file(pid: i32, controller: &str, file: &str) -> PathBuf {
     let path = path.unwrap();
     let roots = ["", controller, "unified"].map(|name| Path::new("/sys/fs/cgroup").join(name));
     let found = roots.iter().map(|root| root.join(&path).join(file)).find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("no {file} for {path}"))
+    found.expect("a file of this limit")
 }
 
 /// A process of ours that enters a Worker's user namespace finds that it may hold no further one:
