@@ -14,7 +14,9 @@ impl Raising<stage::Networked> {
     /// The kernel's, with the limit's name.
     pub fn limit_resources(mut self, spec: &Spec) -> Result<Raising<stage::Bounded>, Failure> {
         let mut limits = vec![
-            ("core", Resource::RLIMIT_CORE, 0),
+            // Too little for a file, and the one value that keeps the kernel from running the host's crash
+            // handler (a pipe in kernel.core_pattern): 0 does not. The filter forbids to change it.
+            ("core", Resource::RLIMIT_CORE, 1),
             ("memlock", Resource::RLIMIT_MEMLOCK, 64 << 10),
             ("msgqueue", Resource::RLIMIT_MSGQUEUE, 0),
             ("nice", Resource::RLIMIT_NICE, 0),

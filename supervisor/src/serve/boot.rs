@@ -42,6 +42,7 @@ pub(super) struct Booted {
 pub(super) fn boot(config: Config) -> Result<Booted, ServeError> {
     let account = privilege::account(&config)?;
     privilege::raise_descriptor_limit();
+    privilege::raise_core_limit();
     let sandbox = sandbox_policy(&config)?;
     let admin_users = server::uids(&config.listen.admin_users)
         .map_err(|why| ServeError::step(exit::CONFIG, config.path.display().to_string(), why))?;

@@ -77,6 +77,14 @@ pub(super) fn raise_descriptor_limit() {
     }
 }
 
+/// Workers get a core limit of 1 byte, which keeps the kernel from running the host's crash handler for
+/// them; where the hard limit is 0 they can't have it, and only root can raise that.
+pub(super) fn raise_core_limit() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 1, 1) {
+        tracing::warn!(%error, "the core limit is 0: the host's crash handler, if any, is run for Workers that crash");
+    }
+}
+
 /// Becomes the account: no groups but its own, no capabilities in any set, no way back. Started as
 /// that account it keeps its groups and the bounding set, which no_new_privs makes void.
 pub(super) fn drop_to(account: &Account) -> Result<(), ServeError> {

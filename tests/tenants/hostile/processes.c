@@ -107,6 +107,8 @@ TRY(affinity, "sched_setaffinity", sched_setaffinity(0, 8, (cpu_set_t *)(unsigne
 TRY(ioprio, "ioprio_set", syscall(SYS_ioprio_set, 1, 0, 1 << 13))
 TRY(more_files, "raise RLIMIT_NOFILE", setrlimit(RLIMIT_NOFILE, &(struct rlimit){4096, 4096}))
 TRY(more_core, "raise RLIMIT_CORE", setrlimit(RLIMIT_CORE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}))
+TRY(no_core, "RLIMIT_CORE 0, which lets the crash handler run", setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}))
+TRY(no_core_by_prlimit, "RLIMIT_CORE 0 by prlimit", prlimit(0, RLIMIT_CORE, &(struct rlimit){0, 0}, NULL))
 TRY(more_locked, "raise RLIMIT_MEMLOCK", setrlimit(RLIMIT_MEMLOCK, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}))
 TRY(more_queues, "raise RLIMIT_MSGQUEUE", setrlimit(RLIMIT_MSGQUEUE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}))
 TRY(owner, "F_SETOWN to a process of the host", fcntl(0, F_SETOWN, host()))
