@@ -14,14 +14,13 @@ pub(super) const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 pub(super) fn detect(proc: BorrowedFd<'_>) -> Result<Cgroups, Failure> {
     let read = |name: &str| files::read(proc, name).map_err(wall(Wall::Cgroup, format!("/proc/{name}")));
     let host = Host { mounts: read("self/mountinfo")?, own: read("self/cgroup")? };
-    if let Some(path) = host.v2() {
-        let has = std::fs::read_to_string(format!("{path}/cgroup.controllers")).unwrap_or_default();
-        if NEEDED.iter().all(|needed| has.split_whitespace().any(|name| name == *needed)) {
-            // Started from a shell, its cgroup is shared: then a folder at the top.
-            let prepared = V2::prepare(proc, &path);
-            let top = host.v2_top().filter(|top| *top != path && prepared.is_err());
-            let prepared = top.and_then(|top| V2::prepare(proc, &top).ok()).map_or(prepared, Ok);
-            return prepared.map(Cgroups::V2);
+    if let (Some(own), Some(top)) = (host.v2(), host.v2_top()) {
+        // Started from a shell, its cgroup is shared, or nobody gave it controllers: then a folder at the top.
+        let places = if own == top { vec![own] } else { vec![own, top] };
+        let mut prepared =
+            places.iter().filter(|path| has_controllers(path)).map(|path| V2::prepare(proc, path));
+        if let Some(first) = prepared.next() {
+            return first.or_else(|error| prepared.find_map(Result::ok).ok_or(error)).map(Cgroups::V2);
         }
     }
     let mut folders: Vec<String> = Vec::new();
@@ -37,6 +36,12 @@ pub(super) fn detect(proc: BorrowedFd<'_>) -> Result<Cgroups, Failure> {
         }
     }
     V1::prepare(proc, &folders).map(Cgroups::V1)
+}
+
+/// Whether a folder of v2 may give its subfolders what a wall needs.
+fn has_controllers(path: &str) -> bool {
+    let has = std::fs::read_to_string(format!("{path}/cgroup.controllers")).unwrap_or_default();
+    NEEDED.iter().all(|needed| has.split_whitespace().any(|name| name == *needed))
 }
 
 /// The kernel's own texts: proc_pid_mountinfo(5) and cgroups(7).
