@@ -6,6 +6,7 @@
 mod machine;
 mod own_walls;
 mod setup;
+mod trial;
 mod walls;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::path::Path;
 pub(crate) use walls::missing as missing_walls;
 
 use serde::Serialize;
+pub(crate) use trial::Trial;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,19 +1,14 @@
 //! The walls, really raised.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_ipc::launch::{MitigationState, Stage};
 
+use super::trial::Trial;
 use super::{Check, State};
-use crate::admin::binary;
 use crate::config::Config;
 use crate::launch::{CgroupMode, Configure, Failure, Launcher, Options, Runner, StartError, Wall, Walls};
-use crate::limits::{Limits, Resources};
-use crate::registry::{Contract, Deployed, Digest, HttpSocket, WorkerId};
 use crate::serve::runner_path;
 
 const GROUP: &str = "walls";
@@ -204,67 +199,13 @@ fn try_once(config: &Config, waived: &BTreeSet<Wall>) -> Result<Walls, StartErro
         start_timeout: TIME,
     };
     let result = Launcher::connect(socket, options).and_then(|launcher| {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("a runtime"))?;
-        runtime.block_on(async {
-            let copy = Copy::of(&path, config).map_err(io("a copy of sandbox-runner to start"))?;
-            let started = launcher.start(&Arc::new(probe(&copy.0)?)).await;
-            let walls = started.map(|process| process.walls().clone());
-            launcher.shutdown().await;
-            walls
-        })
+        // Where Workers' binaries lie programs can be executed; /tmp is often mounted noexec.
+        let folder = if config.state.is_dir() { config.state.clone() } else { std::env::temp_dir() };
+        let walls = Trial::prepare(&path, &folder).and_then(|trial| trial.run(&launcher));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(io("a runtime"))?;
+        runtime.block_on(launcher.shutdown());
+        walls
     });
     child.wait().map_err(io("waiting for the launcher"))?;
     result
-}
-
-/// A program that a Worker may execute and not read, as the store keeps them; removed at the end.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn of(program: &Path, config: &Config) -> std::io::Result<Self> {
-        // Where Workers' binaries lie programs can be executed; /tmp is often mounted noexec.
-        let folder = if config.state.is_dir() { config.state.clone() } else { std::env::temp_dir() };
-        let copy = Self(folder.join(format!(".doctor-{}", uuid::Uuid::now_v7())));
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&copy.0)?;
-        std::io::copy(&mut std::fs::File::open(program)?, &mut file)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o511))?;
-        Ok(copy)
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "a temporary copy stays");
-        }
-    }
-}
-
-/// The launcher's own program as a Worker: without its socket it ends at once.
-fn probe(program: &Path) -> Result<Deployed, StartError> {
-    let failed = |error: String| StartError::Io { what: "sandbox-runner as a probe", error };
-    let binary = program.to_owned();
-    let file = std::fs::File::open(&binary).map_err(|error| failed(error.to_string()))?;
-    let linkage = binary::check(file).map_err(|error| failed(error.to_string()))?;
-    let digest = Digest::parse(&"0".repeat(64)).ok_or_else(|| failed("no digest".to_owned()))?;
-    Ok(Deployed {
-        id: WorkerId { namespace: None, name: "doctor".into() },
-        version: "doctor".into(),
-        digest,
-        binary,
-        linkage,
-        contract: Contract::Http,
-        socket: HttpSocket::Listen,
-        args: Vec::new(),
-        bindings: BTreeMap::new(),
-        limits: Limits::default(),
-        resources: Resources::default(),
-        allow: BTreeSet::new(),
-        instances: 1,
-        concurrency: 1,
-        files: None,
-        tags: BTreeSet::new(),
-    })
 }

@@ -14,7 +14,7 @@ use super::notify::Manager;
 use super::privilege::{self, Account};
 use crate::admin::server::{self, SocketFile, Token};
 use crate::config::Config;
-use crate::doctor::missing_walls;
+use crate::doctor::{Trial, missing_walls};
 use crate::launch::{Configure, Launcher, Options, Runner};
 use crate::runtime::Listeners;
 use crate::store::{StateDir, StateError};
@@ -80,6 +80,11 @@ pub(super) fn boot(config: Config) -> Result<Booted, ServeError> {
     let _page_bytes = rustix::param::page_size();
     privilege::drop_to(&account)?;
     reachable(&config.state, &account)?;
+    let no_trial = |error| {
+        ServeError::step(exit::WALLS, "raising the walls around a trial Worker", error)
+            .fix("`cloister doctor` tells what this machine can raise; a wall may be waived by name in sandbox.waive")
+    };
+    let trial = Trial::prepare(&runner, &config.state.join("staging")).map_err(no_trial)?;
     // Before the first thread: both walls are a thread's and its children's.
     let confined = confine::confine(&Paths::of(&config), &config.sandbox.waive_own).map_err(|error| {
         let fix = error.fix();
@@ -100,6 +105,8 @@ pub(super) fn boot(config: Config) -> Result<Booted, ServeError> {
             "`cloister doctor` tells which walls this machine can raise; a wall may be waived by name in sandbox.waive",
         )
     })?;
+    // What this machine can't raise is known before anybody deploys.
+    trial.run(&launcher).map_err(no_trial)?;
     tracing::info!(machine = ?launcher.machine(), waived = ?config.sandbox.waive, "walls of Workers");
     tracing::info!(?confined, waived = ?config.sandbox.waive_own, "walls of the supervisor");
     Ok(Booted {
