@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Permissions};
 use std::io::Read;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -48,15 +49,22 @@ pub(crate) fn uid_base() -> u32 {
 
 /// A launcher with host uids of its own, and its pid.
 pub(crate) fn launcher_with(waived: Vec<Wall>) -> Result<(Launcher, u32), StartError> {
+    launcher_with_uids(waived).map(|(launcher, pid, _)| (launcher, pid))
+}
+
+/// As [`launcher_with`], and which uids.
+pub(crate) fn launcher_with_uids(waived: Vec<Wall>) -> Result<(Launcher, u32, Range<u32>), StartError> {
     assert!(nix::unistd::geteuid().is_root(), "run these tests as root: walls can't be raised otherwise");
     let runner = Runner::spawn(&program("sandbox-runner")).unwrap();
+    let base = uid_base();
     let options = Options {
-        configure: Configure { uid_base: uid_base(), uid_count: 512, waived },
+        configure: Configure { uid_base: base, uid_count: 512, waived },
         blanks: 2,
         specs: 4,
         start_timeout: Duration::from_secs(30),
     };
-    Ok((Launcher::connect(runner.socket, options)?, runner.child.id()))
+    let pid = runner.child.id();
+    Ok((Launcher::connect(runner.socket, options)?, pid, base..base + 512))
 }
 
 /// Which program, and how it is started.

@@ -1,7 +1,6 @@
-//! The launcher as a target of a supervisor that was taken over, and what it leaves behind.
+//! The launcher as a target of a supervisor that was taken over.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use cloister_supervisor::launch::Runner;
 use cloister_tests::program;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::cell::{Cell, launcher_with, uid_base};
+use crate::cell::uid_base;
 
 /// A launcher that is spoken to by hand.
 struct Target {
@@ -207,64 +206,4 @@ fn a_filter_that_is_none_stops_the_blank() {
         }
     }
     assert!(target.end().success());
-}
-
-fn cgroups_of(launcher: u32) -> Vec<PathBuf> {
-    let wanted = format!("cloister.{launcher}.");
-    let mut found = Vec::new();
-    let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
-    for _ in 0..4 {
-        for folder in std::mem::take(&mut folders) {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                } else if entry.file_name().to_string_lossy().starts_with(&wanted) {
-                    found.push(entry.path());
-                } else {
-                    folders.push(entry.path());
-                }
-            }
-        }
-    }
-    found
-}
-
-fn count(path: impl AsRef<Path>) -> usize {
-    std::fs::read_dir(path).map_or(0, |entries| entries.flatten().filter(|e| e.path().is_dir()).count())
-}
-
-/// Starts and ends, again and again: no process, descriptor, mount or cgroup folder stays.
-#[tokio::test]
-async fn nothing_leaks() {
-    let (launcher, pid) = launcher_with(crate::cell::waived()).unwrap();
-    let cell = Cell::new("listener").arg("connect");
-    for _ in 0..10 {
-        cell.try_start_on(&launcher).await.unwrap().exited().await;
-    }
-    let look = || {
-        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap().lines().count();
-        let folders: usize = cgroups_of(pid).iter().map(count).sum();
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        [descriptors, mounts, folders, children.split_whitespace().count()]
-    };
-    let before = look();
-    let cycles = std::env::var("CLOISTER_TEST_CYCLES").map_or(300, |count| count.parse().unwrap());
-    for _ in 0..cycles {
-        cell.try_start_on(&launcher).await.unwrap().exited().await;
-    }
-    // Blanks that wait come and go: a few more or fewer are no leak.
-    let after = look();
-    for (before, after) in before.iter().zip(after) {
-        assert!(
-            after <= before + 24,
-            "descriptors, mounts, cgroup folders, children: {before:?} then {after:?}"
-        );
-    }
-    launcher.shutdown().await;
-    let end = Instant::now() + Duration::from_secs(10);
-    while Path::new(&format!("/proc/{pid}/mountinfo")).exists() && !cgroups_of(pid).is_empty() {
-        assert!(Instant::now() < end, "cgroup folders stay: {:?}", cgroups_of(pid));
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert!(cgroups_of(pid).is_empty(), "cgroup folders stay: {:?}", cgroups_of(pid));
 }

@@ -10,6 +10,7 @@ mod files;
 mod host;
 mod ipc;
 mod launcher;
+mod leaks;
 mod missing_wall;
 mod moby;
 mod network;

@@ -71,6 +71,17 @@ static void forks(void) {
     // Alive until killed: nothing of the bomb may outlive it.
     for (;;) pause();
 }
+static void leave(void) {
+    // Children, and theirs, in sessions of their own, deaf to what asks them to end.
+    for (int i = 0; i < 3; i++)
+        if (fork() == 0) {
+            setsid();
+            signal(SIGTERM, SIG_IGN);
+            signal(SIGHUP, SIG_IGN);
+            (void)!fork();
+            for (;;) pause();
+        }
+}
 static void tmp_bytes(void) {
     static char block[65536];
     int fd = open("/tmp/fill", O_CREAT | O_WRONLY, 0600);
@@ -197,7 +208,7 @@ int main(int argc, char **argv) {
                {"forks", forks},     {"tmp_bytes", tmp_bytes},     {"tmp_files", tmp_files},
                {"deep", deep},       {"timers", timers},           {"pipes", pipes},
                {"unix_buffers", unix_buffers}, {"tcp_buffers", tcp_buffers}, {"locked", locked},
-               {"mappings", mappings}, {"spin", spin}, {"logs", logs}, {"core", core}, {"stop", stop}};
+               {"mappings", mappings}, {"leave", leave}, {"spin", spin}, {"logs", logs}, {"core", core}, {"stop", stop}};
     if (argc > 1 && !strcmp(argv[1], "deep") && chdir("/tmp") < 0) return 3;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (argc > 1 && !strcmp(argv[1], all[i].name)) {
