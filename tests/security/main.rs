@@ -11,6 +11,7 @@ mod host;
 mod ipc;
 mod launcher;
 mod leaks;
+mod leftovers;
 mod missing_wall;
 mod moby;
 mod network;

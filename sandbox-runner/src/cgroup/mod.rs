@@ -1,7 +1,7 @@
 //! cgroup limits: a fresh folder for each process, on v2 or on v1 and hybrid hosts.
 //!
 //! Everything is made below the launcher's own cgroup, so whatever bounds the launcher bounds its
-//! Workers too: `<own>/cloister-launchers/cloister.<pid>.<start time>/<blank>`. A folder is never used twice: on v2 a
+//! Workers too: `<own>/cloister-launchers/cloister.<pid>.<start time>.<pid namespace>/<blank>`. A folder is never used twice: on v2 a
 //! child put into one that was once killed dies at once.
 
 mod detect;
@@ -48,7 +48,13 @@ impl Cgroups {
     /// died. `proc` is the host's `/proc`.
     pub(crate) fn prepare(proc: BorrowedFd<'_>, waived: bool) -> Result<Self, Failure> {
         match detect::detect(proc) {
-            Ok(cgroups) => Ok(cgroups),
+            Ok(cgroups) => {
+                // A host with strange mounts is no reason not to start: folders may stay then.
+                if let Err(error) = leftovers::clean_everywhere(proc) {
+                    eprintln!("sandbox-runner: folders of dead launchers may be left: {error}");
+                }
+                Ok(cgroups)
+            }
             Err(_) if waived => Ok(Self::None),
             Err(failure) => Err(failure),
         }
