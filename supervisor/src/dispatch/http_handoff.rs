@@ -46,11 +46,13 @@ impl Replay {
     }
 }
 
-/// Keeps a copy of the body of a request to a Worker that may hand it on by a header.
-pub(super) async fn keep(deployed: &Deployed, body: Body) -> (Body, Replay) {
-    if deployed.contract != Contract::Http || bindings(deployed).next().is_none() {
-        return (body, Replay::Never);
-    }
+/// True for a Worker that may hand requests on by a header.
+pub(super) fn may_hand_on(deployed: &Deployed) -> bool {
+    deployed.contract == Contract::Http && bindings(deployed).next().is_some()
+}
+
+/// Keeps a copy of the body of a request to a Worker that [`may_hand_on`].
+pub(super) async fn keep(body: Body) -> (Body, Replay) {
     if body.size_hint().upper().is_none_or(|upper| upper > KEPT_BYTES) {
         return (body, Replay::TooLong);
     }
@@ -66,10 +68,10 @@ pub(super) async fn keep(deployed: &Deployed, body: Body) -> (Body, Replay) {
 
 /// Whom the response hands the request on to; an error when it says so in a wrong way.
 pub(super) fn target(deployed: &Deployed, response: &Response<Body>) -> Result<Option<Target>, String> {
-    let Some(value) = response.headers().get(DISPATCH) else { return Ok(None) };
-    if deployed.contract != Contract::Http || bindings(deployed).next().is_none() {
+    if !may_hand_on(deployed) {
         return Ok(None);
     }
+    let Some(value) = response.headers().get(DISPATCH) else { return Ok(None) };
     let text = value.to_str().map_err(|_| format!("{DISPATCH} is not text"))?;
     let (binding, worker) = match text.split_once('/') {
         Some((binding, worker)) => (binding, worker),

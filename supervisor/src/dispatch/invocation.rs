@@ -8,8 +8,8 @@ use cloister_ipc::borrowed::Context;
 use cloister_ipc::worker::{FetchError, Target};
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
-use tokio::sync::Notify;
 
+use super::cut::Cut;
 use super::{Dispatcher, Hop};
 use crate::body::Body;
 use crate::egress::{Budget, Caller as EgressCaller};
@@ -37,7 +37,7 @@ pub(super) struct Verdict {
 /// See the module. It ends, and is recorded, when it is dropped: after the response's last byte and
 /// after its `wait_until` work.
 pub struct Invocation {
-    pub(super) hop: Hop,
+    pub(super) hop: Arc<Hop>,
     pub(super) instance: Arc<Instance>,
     pub(super) limits: Limits,
     pub(super) budget: Arc<Budget>,
@@ -62,7 +62,7 @@ pub struct Invocation {
     /// Over its wall time by its reader's fault: the answer ends at the next read.
     pub(super) overdue: AtomicBool,
     /// Told when the call is to be given up.
-    pub(super) cut: Notify,
+    pub(super) cut: Cut,
     wall: AtomicU64,
     verdict: OnceLock<Verdict>,
     ticket: OnceLock<Ticket>,
@@ -78,13 +78,13 @@ impl Invocation {
     /// Begins an invocation in a process.
     pub(super) fn begin(
         dispatcher: Arc<Dispatcher>,
-        hop: Hop,
+        hop: Arc<Hop>,
         instance: Arc<Instance>,
         limits: Limits,
         cold: bool,
     ) -> Arc<Self> {
-        let mark = instance.enter();
         let started = Instant::now();
+        let mark = instance.enter(started);
         crate::worker::ipc::flush::tick(started);
         let invocation = Arc::new(Self {
             hop,
@@ -108,7 +108,7 @@ impl Invocation {
             awaits_body: AtomicBool::new(false),
             awaits_reader: AtomicBool::new(false),
             overdue: AtomicBool::new(false),
-            cut: Notify::new(),
+            cut: Cut::default(),
             wall: AtomicU64::new(0),
             verdict: OnceLock::new(),
             ticket: OnceLock::new(),
@@ -235,7 +235,7 @@ impl Watched for Invocation {
             if !answered && self.awaits_body.load(Ordering::Relaxed) {
                 let reason = format!("no whole request after {} ms", limit.as_millis());
                 if self.fail(Outcome::ExceededWallTime, Failure::ExceededWallTime, reason) {
-                    self.cut.notify_one();
+                    self.cut.cut();
                 }
                 return None;
             }
@@ -291,7 +291,8 @@ impl Caller for Invocation {
 
 impl Drop for Invocation {
     fn drop(&mut self) {
-        let cpu = self.instance.leave(self.mark);
+        let now = Instant::now();
+        let cpu = self.instance.leave(self.mark, now);
         if *self.unrecorded.get_mut() {
             return;
         }

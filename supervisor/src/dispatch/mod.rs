@@ -2,6 +2,7 @@
 
 mod bindings;
 mod body;
+mod cut;
 mod explain;
 mod headers;
 mod hop;
@@ -13,7 +14,7 @@ mod run;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use http::{Response, request};
 
 pub use headers::{strip_lookalikes, strip_request};
 pub use hop::Hop;
@@ -129,10 +130,11 @@ impl Dispatcher {
         &self,
         ray: Arc<str>,
         client: Arc<str>,
-        request: Request<Body>,
+        request: Box<request::Parts>,
+        body: Body,
     ) -> Result<Response<Body>, Refusal> {
         let routed = self.routes.load().find(&request)?;
         let hop = Hop { limits: routed.limits, ..Hop::first(ray, client) };
-        self.serve(hop, routed.worker, request).await
+        self.serve_parts(Arc::new(hop), routed.worker, request, body).await
     }
 }

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use http::{Request, header};
+use http::header;
+use http::request::Parts;
 
 use super::Refusal;
-use crate::body::Body;
 use crate::config::{HostPattern, Route, RouteTarget, Routing};
 use crate::limits::Limits;
 use crate::outcome::Failure;
@@ -23,13 +23,16 @@ pub struct Routed {
     pub limits: Limits,
 }
 
+/// Numbers of routes.
+type ByHost = HashMap<String, Vec<usize>, foldhash::quality::RandomState>;
+
 /// Routes, indexed by host: many routes cost no more than those a host could take.
 #[derive(Debug, Default)]
 pub struct Routes {
     routes: Vec<(Route, Option<DefaultDirectRateLimiter>)>,
-    exact: HashMap<String, Vec<usize>>,
+    exact: ByHost,
     /// By suffix with its leading dot.
-    label: HashMap<String, Vec<usize>>,
+    label: ByHost,
     any: Vec<usize>,
 }
 
@@ -61,7 +64,7 @@ impl Routes {
     ///
     /// # Errors
     /// None does, or its rate limit is used up.
-    pub fn find(&self, request: &Request<Body>) -> Result<Routed, Refusal> {
+    pub fn find(&self, request: &Parts) -> Result<Routed, Refusal> {
         let host = host(request);
         let host = host.strip_suffix('.').unwrap_or(host);
         // Almost always lower-case already.
@@ -103,12 +106,11 @@ fn first(lists: &mut [&[usize]; 3]) -> Option<usize> {
 }
 
 /// The label its wildcard stands for, when the route takes the request.
-fn takes<'h>(route: &Route, host: &'h str, request: &Request<Body>) -> Option<&'h str> {
+fn takes<'h>(route: &Route, host: &'h str, request: &Parts) -> Option<&'h str> {
     let label = route.host.matches(host)?;
-    let headers = || {
-        route.headers.iter().all(|(name, value)| request.headers().get_all(name).iter().any(|v| v == value))
-    };
-    (route.path.matches(request.uri().path()) && headers()).then_some(label)
+    let headers =
+        || route.headers.iter().all(|(name, value)| request.headers.get_all(name).iter().any(|v| v == value));
+    (route.path.matches(request.uri.path()) && headers()).then_some(label)
 }
 
 fn worker(target: &RouteTarget, label: &str) -> Option<WorkerId> {
@@ -123,22 +125,27 @@ fn worker(target: &RouteTarget, label: &str) -> Option<WorkerId> {
 }
 
 /// The host a request asks for, without its port.
-fn host(request: &Request<Body>) -> &str {
-    let host = match request.uri().host() {
-        Some(host) => return host,
-        None => request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+fn host(request: &Parts) -> &str {
+    let host = match request.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     };
-    if host.starts_with('[') {
-        return host.split_inclusive(']').next().unwrap_or_default();
-    }
-    host.split(':').next().unwrap_or_default()
+    // The front door lets no `user@` through.
+    let end = match host.as_bytes() {
+        [b'[', ..] => host.bytes().position(|byte| byte == b']').map(|at| at + 1),
+        _ => host.bytes().position(|byte| byte == b':'),
+    };
+    end.and_then(|end| host.get(..end)).unwrap_or(host)
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
+    use http::Request;
+
     use super::*;
+    use crate::body::Body;
     use crate::config::Config;
 
     fn routes(text: &str) -> Routes {
@@ -147,7 +154,10 @@ mod tests {
 
     fn ask(routes: &Routes, host: &str, path: &str) -> Result<String, Failure> {
         let request = Request::get(path).header("host", host).body(Body::empty()).unwrap();
-        routes.find(&request).map(|routed| routed.worker.to_string()).map_err(|refusal| refusal.failure)
+        routes
+            .find(&request.into_parts().0)
+            .map(|routed| routed.worker.to_string())
+            .map_err(|refusal| refusal.failure)
     }
 
     #[test]

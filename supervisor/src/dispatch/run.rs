@@ -1,5 +1,6 @@
 //! A call, from the lookup of the Worker to the end of its answer.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -33,13 +34,25 @@ impl Dispatcher {
     ///
     /// # Errors
     /// See [`Refusal`]; the reason is in the Worker's records.
-    pub async fn serve(
+    pub fn serve(
         &self,
         hop: Hop,
         worker: WorkerId,
         request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, Refusal>> + Send {
+        let (parts, body) = request.into_parts();
+        self.serve_parts(Arc::new(hop), worker, Box::new(parts), body)
+    }
+
+    /// As [`Self::serve`]. The large things are boxed, as each future they pass through would hold a
+    /// copy of them otherwise, and move it.
+    pub(super) async fn serve_parts(
+        &self,
+        mut hop: Arc<Hop>,
+        mut worker: WorkerId,
+        mut parts: Box<Parts>,
+        mut body: Body,
     ) -> Result<Response<Body>, Refusal> {
-        let (mut hop, mut worker, mut request) = (hop, worker, request);
         loop {
             if hop.depth >= DEPTH {
                 let reason = format!("more than {DEPTH} Workers called each other for one request");
@@ -52,30 +65,43 @@ impl Dispatcher {
                 self.refuse(&hop, &worker, None, Outcome::ScriptNotFound, Failure::ScriptNotFound, reason);
                 return Err(Failure::ScriptNotFound.into());
             };
-            match self.call(hop, &deployed, request).await? {
+            match self.call(hop, &deployed, &parts, body).await? {
                 Done::Answered(response) => return Ok(response),
-                Done::HandedOn(next) => (hop, worker, request) = *next,
+                Done::HandedOn(next) => {
+                    let (next_hop, next_worker, request) = *next;
+                    let (next_parts, next_body) = request.into_parts();
+                    (hop, worker, body) = (Arc::new(next_hop), next_worker, next_body);
+                    *parts = next_parts;
+                }
             }
         }
     }
 
     async fn call(
         &self,
-        hop: Hop,
+        hop: Arc<Hop>,
         deployed: &Arc<Deployed>,
-        request: Request<Body>,
+        parts: &Parts,
+        body: Body,
     ) -> Result<Done, Refusal> {
         let limits = self.ceilings.lowest(deployed.limits).lowest(hop.limits);
-        let (parts, body) = request.into_parts();
         if limits.request_body_bytes.is_some_and(|limit| body.size_hint().lower() > limit) {
             let reason = format!("the request body has {} bytes", body.size_hint().lower());
             let failure = Failure::BodyTooLarge;
             self.refuse(&hop, &deployed.id, Some(deployed), Outcome::Exception, failure, reason);
             return Err(failure.into());
         }
-        let (mut body, replay) = http_handoff::keep(deployed, body).await;
+        // Boxed, here and below, is what few requests need: it would make all their futures larger.
+        let (mut body, replay) = match http_handoff::may_hand_on(deployed) {
+            true => Box::pin(http_handoff::keep(body)).await,
+            false => (body, http_handoff::Replay::Never),
+        };
         for _ in 0..TRIES {
-            let lease = match self.pool.acquire(deployed).await {
+            let acquired = match self.pool.acquire_now(deployed) {
+                Some(lease) => Ok(lease),
+                None => Box::pin(self.pool.acquire(deployed)).await,
+            };
+            let lease = match acquired {
                 Ok(lease) => lease,
                 Err(refused) => {
                     let shed = refused.failure == Failure::LoadShed;
@@ -86,22 +112,18 @@ impl Dispatcher {
                 }
             };
             let (Some(instance), Some(own)) = (lease.instance().cloned(), self.own.upgrade()) else { break };
-            let invocation = Invocation::begin(own, hop.clone(), instance, limits, lease.cold);
+            let invocation = Invocation::begin(own, Arc::clone(&hop), instance, limits, lease.cold);
             let limited = Limited::wrap(body, &invocation);
             let caller = Arc::clone(&invocation);
-            let called = tokio::select! {
-                biased;
-                called = invocation.instance.call(&parts, limited, caller) => called,
-                () = invocation.cut.notified() => Err(CallError::Gone),
-            };
-            match called {
-                Ok(answer) => return self.conclude(hop, invocation, lease, &parts, answer, replay),
+            let called = invocation.cut.unless(invocation.instance.call(parts, limited, caller)).await;
+            match called.unwrap_or(Err(CallError::Gone)) {
+                Ok(answer) => return self.conclude(&hop, invocation, lease, parts, answer, replay),
                 Err(CallError::Unsent(back)) if invocation.verdict().is_none() => {
                     invocation.forget();
                     body = back;
                 }
                 Err(error) => {
-                    let verdict = explain(&invocation, error).await;
+                    let verdict = Box::pin(explain(&invocation, error)).await;
                     invocation.fail(verdict.outcome, verdict.failure, verdict.reason);
                     return Err(verdict.failure.into());
                 }
@@ -116,7 +138,7 @@ impl Dispatcher {
     /// Makes a Worker's answer the client's, or finds who answers instead.
     fn conclude(
         &self,
-        hop: Hop,
+        hop: &Hop,
         invocation: Arc<Invocation>,
         lease: Lease,
         parts: &Parts,
@@ -134,12 +156,12 @@ impl Dispatcher {
         let mut response = match answer {
             Answer::Response(response) => response,
             Answer::Handoff(handoff) => {
-                return self.hand_on(&hop, &invocation, handoff.target, handoff.request);
+                return self.hand_on(hop, &invocation, handoff.target, handoff.request);
             }
         };
         if let Some(target) = http_handoff::target(&invocation.instance.deployed, &response).map_err(bad)? {
             let request = replay.request(parts).map_err(bad)?;
-            return self.hand_on(&hop, &invocation, target, request);
+            return self.hand_on(hop, &invocation, target, request);
         }
         strip_response(&mut response, &parts.method);
         invocation.answered(response.status());

@@ -21,15 +21,21 @@ fn random() -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Eight digits at once: each byte of a word becomes one.
+fn eight_digits(number: u32) -> [u8; 8] {
+    let spread = u64::from(number);
+    let spread = (spread | (spread << 16)) & 0x0000_ffff_0000_ffff;
+    let spread = (spread | (spread << 8)) & 0x00ff_00ff_00ff_00ff;
+    let spread = (spread | (spread << 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 in each byte that is a letter: 10 and more.
+    let letters = ((spread + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    (spread + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'9' - 1)).to_be_bytes()
+}
 
-fn hexadecimal(mut number: u64) -> [u8; 16] {
-    let mut text = [b'0'; 16];
-    for digit in text.iter_mut().rev() {
-        *digit = DIGITS.get((number & 15) as usize).copied().unwrap_or(b'0');
-        number >>= 4;
-    }
-    text
+fn hexadecimal(number: u64) -> [u8; 16] {
+    let [a, b, c, d, e, f, g, h] = eight_digits((number >> 32) as u32);
+    let [i, j, k, l, m, n, o, p] = eight_digits((number & 0xffff_ffff) as u32);
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
 }
 
 /// An id for a client's request: 16 hexadecimal digits.
@@ -96,6 +102,13 @@ mod tests {
             trace(&mut headers);
             assert!(is_traceparent(headers[TRACEPARENT].as_bytes()), "{:?}", headers[TRACEPARENT]);
             assert_ne!(headers[TRACEPARENT], bad);
+        }
+    }
+
+    #[test]
+    fn digits_are_the_number() {
+        for number in [0, 1, u64::MAX, 0x0123_4567_89ab_cdef, random()] {
+            assert_eq!(hexadecimal(number), format!("{number:016x}").as_bytes());
         }
     }
 

@@ -5,9 +5,12 @@ mod identity;
 mod patience;
 mod service;
 
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::TcpListener as StdListener;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -142,19 +145,25 @@ async fn connection(
     service: Service,
     mut stop: watch::Receiver<bool>,
 ) {
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let stopping = async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    tokio::pin!(stopping);
-    tokio::select! {
-        biased;
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let seen = stop.clone();
+    let mut stopping = pin!(stop.wait_for(|stop| *stop));
+    let mut asked = false;
+    let ended = poll_fn(|context| {
         // What goes wrong here is the client's: it went away, or does not speak HTTP.
-        _ = connection.as_mut() => return,
-        () = stopping => connection.as_mut().graceful_shutdown(),
+        if connection.as_mut().poll(context).is_ready() {
+            return Poll::Ready(true);
+        }
+        // Asked for a wake-up once: a task keeps its waker, and asking again at each of its polls costs a
+        // request as much as its routing.
+        let changed = !asked || seen.has_changed().unwrap_or(true);
+        asked = true;
+        if changed && stopping.as_mut().poll(context).is_ready() { Poll::Ready(false) } else { Poll::Pending }
+    });
+    if !ended.await {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
     }
-    let _ = connection.await;
 }
 
 /// Too few descriptors or too little memory: trying again at once can't help.

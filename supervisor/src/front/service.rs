@@ -1,18 +1,21 @@
 //! From a client's request to its answer.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::header::{FORWARDED, HOST, UPGRADE};
+use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use super::error_page::error_page;
 use super::identity;
-use super::patience::Client;
+use super::patience::{Busy, Client};
 use crate::body::Body;
 use crate::dispatch::{Dispatcher, strip_lookalikes, strip_request};
 use crate::worker::Tunnel;
@@ -33,7 +36,9 @@ static FORGEABLE: [HeaderName; 6] = [
 
 /// Serves the requests of one connection.
 #[derive(Clone)]
-pub(super) struct Service {
+pub(super) struct Service(Arc<Inner>);
+
+struct Inner {
     dispatcher: Arc<Dispatcher>,
     address: Arc<str>,
     forwarded_for: HeaderValue,
@@ -45,73 +50,70 @@ impl Service {
         let text = address.to_canonical().to_string();
         let forwarded_for =
             HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { dispatcher, address: text.into(), forwarded_for, client }
+        Self(Arc::new(Inner { dispatcher, address: text.into(), forwarded_for, client }))
     }
 
     pub(super) fn client(&self) -> Client {
-        self.client.clone()
+        self.0.client.clone()
     }
+}
 
-    async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+impl Inner {
+    /// Not `async`, so that the future is made of what it needs later, and not of the whole request.
+    fn answer(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
         let busy = self.client.busy();
-        let ray = identity::ray();
         let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
-        let request = request.map(Body::from);
-        let accept = request.headers().get(http::header::ACCEPT).cloned();
-        let mut response = match self.admit(request) {
-            Ok(request) => {
-                let result =
-                    self.dispatcher.answer(Arc::clone(&ray), Arc::clone(&self.address), request).await;
-                result.unwrap_or_else(|refusal| {
-                    let mut asked = http::HeaderMap::new();
-                    if let Some(accept) = accept {
-                        asked.insert(http::header::ACCEPT, accept);
-                    }
-                    error_page(refusal, &asked, &ray)
-                })
-            }
-            Err(status) => {
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = status;
-                response
-            }
-        };
-        if let Ok(value) = HeaderValue::from_str(&ray) {
-            response.headers_mut().insert(RAY, value);
+        let (parts, body) = request.into_parts();
+        let mut parts = Box::new(parts);
+        let body = Body::from(body);
+        let accept = parts.headers.get(http::header::ACCEPT).cloned();
+        let admitted = self.admit(&mut parts);
+        async move {
+            let ray = identity::ray();
+            let response = match admitted {
+                Ok(()) => {
+                    let client = Arc::clone(&self.address);
+                    let result = self.dispatcher.answer(Arc::clone(&ray), client, parts, body).await;
+                    result.unwrap_or_else(|refusal| {
+                        let mut asked = http::HeaderMap::new();
+                        if let Some(accept) = accept {
+                            asked.insert(http::header::ACCEPT, accept);
+                        }
+                        error_page(refusal, &asked, &ray)
+                    })
+                }
+                Err(status) => {
+                    let mut response = Response::new(Body::empty());
+                    *response.status_mut() = status;
+                    response
+                }
+            };
+            Ok(finish(response, &ray, busy, upgrade))
         }
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let tunnel = Tunnel::take(&mut response);
-            if let (Some(tunnel), Some(upgrade)) = (tunnel, upgrade) {
-                tokio::spawn(async move {
-                    // Its end, whatever the reason, is the end of both sides.
-                    let _ = Tunnel::upgrade(upgrade).join(tunnel).await;
-                    drop(busy);
-                });
-                return Ok(response);
-            }
-        }
-        Ok(response.map(|body| super::patience::held(body, busy)))
     }
 
     /// Makes a client's request one that Workers may see.
-    fn admit(&self, mut request: Request<Body>) -> Result<Request<Body>, StatusCode> {
+    fn admit(&self, request: &mut Parts) -> Result<(), StatusCode> {
         // Exactly one host, said once: two names for one request are a way past routes.
         let bad = StatusCode::BAD_REQUEST;
-        let mut uri = std::mem::take(request.uri_mut()).into_parts();
-        let mut hosts = request.headers().get_all(HOST).iter();
+        let mut uri = std::mem::take(&mut request.uri).into_parts();
+        let mut hosts = request.headers.get_all(HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
             (Some(host), None) => Some(host.to_str().map_err(|_| bad)?),
             (None, _) => None,
             (Some(_), Some(_)) => return Err(bad),
         };
-        if request.method() == http::Method::CONNECT {
+        if request.method == http::Method::CONNECT {
             return Err(StatusCode::METHOD_NOT_ALLOWED);
         }
         let authority = match (uri.authority.take(), host) {
             (Some(asked), Some(host)) if !asked.as_str().eq_ignore_ascii_case(host) => return Err(bad),
             (Some(asked), _) => asked,
             (None, Some(host)) => Authority::try_from(host).map_err(|_| bad)?,
-            (None, None) if request.version() <= Version::HTTP_10 => Authority::from_static("localhost"),
+            (None, None) if request.version <= Version::HTTP_10 => Authority::from_static("localhost"),
             (None, None) => return Err(bad),
         };
         if authority.as_str().contains('@') {
@@ -120,8 +122,10 @@ impl Service {
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(authority);
         uri.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| bad)?;
-        let headers = request.headers_mut();
+        request.uri = Uri::from_parts(uri).map_err(|_| bad)?;
+        let headers = &mut request.headers;
+        // Room for all that is added here, made once.
+        headers.reserve(4);
         strip_request(headers);
         // One walk over the names, as few requests have any of these.
         if headers.keys().any(|name| FORGEABLE.contains(name)) {
@@ -134,13 +138,32 @@ impl Service {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
         identity::trace(headers);
         // There was none, or `Connection` listed it.
-        if !request.headers().contains_key(HOST) {
-            let host = request.uri().authority().map_or("", Authority::as_str);
+        if !request.headers.contains_key(HOST) {
+            let host = request.uri.authority().map_or("", Authority::as_str);
             let host = HeaderValue::from_str(host).map_err(|_| bad)?;
-            request.headers_mut().insert(HOST, host);
+            request.headers.insert(HOST, host);
         }
-        Ok(request)
+        Ok(())
     }
+}
+
+/// Makes a Worker's answer, or the platform's own, one for the client.
+fn finish(mut response: Response<Body>, ray: &str, busy: Busy, upgrade: Option<OnUpgrade>) -> Response<Body> {
+    if let Ok(value) = HeaderValue::from_str(ray) {
+        response.headers_mut().insert(RAY, value);
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(tunnel) = Tunnel::take(&mut response)
+        && let Some(upgrade) = upgrade
+    {
+        tokio::spawn(async move {
+            // Its end, whatever the reason, is the end of both sides.
+            let _ = Tunnel::upgrade(upgrade).join(tunnel).await;
+            drop(busy);
+        });
+        return response;
+    }
+    response.map(|body| super::patience::held(body, busy))
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -149,6 +172,6 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Box::pin(self.clone().answer(request))
+        Box::pin(Arc::clone(&self.0).answer(request))
     }
 }

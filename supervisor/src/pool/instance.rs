@@ -151,14 +151,8 @@ impl Instance {
                 Ok(None) => Err(CallError::Unsent(body)),
                 Err(error) => Err(CallError::Internal(error)),
             },
-            Link::Http(upstream) => {
-                let _listed = self.list_caller(&caller);
-                let call = upstream.call(&*self.process, parts, body);
-                tokio::select! {
-                    result = call => result.map(Answer::Response),
-                    () = self.killed.cancelled() => Err(CallError::Gone),
-                }
-            }
+            // Boxed, or the other contract would pay for the size of its future.
+            Link::Http(upstream) => Box::pin(self.call_http(upstream, parts, body, &caller)).await,
         };
         // It takes no requests any more, which its exit has not told yet: the next try is another's.
         if matches!(result, Err(CallError::Unsent(_))) {
@@ -173,6 +167,20 @@ impl Instance {
             slot.worked();
         }
         result
+    }
+
+    async fn call_http(
+        &self,
+        upstream: &Upstream,
+        parts: &Parts,
+        body: Body,
+        caller: &Arc<dyn Caller>,
+    ) -> Result<Answer, CallError> {
+        let _listed = self.list_caller(caller);
+        tokio::select! {
+            result = upstream.call(&*self.process, parts, body) => result.map(Answer::Response),
+            () = self.killed.cancelled() => Err(CallError::Gone),
+        }
     }
 
     /// This shard's connection; `None` when the process is over.
@@ -300,29 +308,30 @@ impl Instance {
         self.greeted.load(Ordering::Relaxed)
     }
 
-    /// An invocation begins; returns its mark for [`Self::used`].
-    pub fn enter(&self) -> u64 {
+    /// An invocation begins `now`; returns its mark for [`Self::used`].
+    pub fn enter(&self, now: Instant) -> u64 {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Relaxed);
         let mut meter = self.meter();
-        let now = self.recent_cpu(&mut meter);
-        meter.enter(now)
+        let cpu = self.recent_cpu(&mut meter, now);
+        meter.enter(cpu)
     }
 
     /// CPU time since a mark.
     pub fn used(&self, mark: u64) -> Duration {
         let mut meter = self.meter();
-        let now = self.cpu(&mut meter);
-        Duration::from_nanos(meter.used(now, mark))
+        let cpu = self.cpu(&mut meter, Instant::now());
+        Duration::from_nanos(meter.used(cpu, mark))
     }
 
-    /// An invocation ends; returns its CPU time.
-    pub fn leave(&self, mark: u64) -> Duration {
+    /// An invocation ends `now`; returns its CPU time.
+    pub fn leave(&self, mark: u64, now: Instant) -> Duration {
         self.open.fetch_sub(1, Ordering::Relaxed);
         let mut meter = self.meter();
         // The last one's time is its own: it is read, not taken from before.
-        let now = if meter.is_shared() { self.recent_cpu(&mut meter) } else { self.cpu(&mut meter) };
-        Duration::from_nanos(meter.leave(now, mark))
+        let cpu =
+            if meter.is_shared() { self.recent_cpu(&mut meter, now) } else { self.cpu(&mut meter, now) };
+        Duration::from_nanos(meter.leave(cpu, mark))
     }
 
     /// Invocations that are not over, `wait_until` work included.
@@ -342,8 +351,8 @@ impl Instance {
     }
 
     /// The CPU clock, read now.
-    fn cpu(&self, meter: &mut Meter) -> u64 {
-        meter.read_at = Some(Instant::now());
+    fn cpu(&self, meter: &mut Meter, now: Instant) -> u64 {
+        meter.read_at = Some(now);
         let read = match self.ended.get() {
             Some(ended) => Some(ended.cpu),
             None => self.process.cpu_time().ok(),
@@ -353,10 +362,10 @@ impl Instance {
 
     /// The CPU clock as of at most [`FRESH`] ago. Reading another process's clock is a system call,
     /// and under load there are many requests in that time.
-    fn recent_cpu(&self, meter: &mut Meter) -> u64 {
+    fn recent_cpu(&self, meter: &mut Meter, now: Instant) -> u64 {
         match meter.read_at {
-            Some(read) if read.elapsed() < FRESH => meter.last(),
-            _ => self.cpu(meter),
+            Some(read) if now.saturating_duration_since(read) < FRESH => meter.last(),
+            _ => self.cpu(meter, now),
         }
     }
 

@@ -82,7 +82,7 @@ struct Inner {
     options: Options,
     telemetry: Telemetry,
     registry: Registry,
-    slots: RwLock<HashMap<WorkerId, Arc<Slot>>>,
+    slots: RwLock<HashMap<WorkerId, Arc<Slot>, foldhash::quality::RandomState>>,
     numbers: AtomicU64,
     epoch: Instant,
     proxy: OnceLock<Weak<dyn ProxyServer>>,
@@ -122,6 +122,12 @@ impl Pool {
     pub async fn acquire(&self, deployed: &Arc<Deployed>) -> Result<Lease, Refused> {
         let slot = self.slot(&deployed.id);
         slot.acquire(self, deployed).await
+    }
+
+    /// As [`Self::acquire`], when a live process has room right now.
+    #[must_use]
+    pub fn acquire_now(&self, deployed: &Arc<Deployed>) -> Option<Lease> {
+        self.slot(&deployed.id).acquire_now(self, deployed)
     }
 
     /// Drains processes of all versions of `worker` but the current one; of all when it is deleted.

@@ -72,6 +72,15 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// See [`Pool::acquire_now`].
+    pub(super) fn acquire_now(self: &Arc<Self>, pool: &Pool, deployed: &Arc<Deployed>) -> Option<Lease> {
+        let mut state = self.state();
+        state.turn_to(pool, deployed);
+        let instance = state.free()?;
+        drop(state);
+        Some(self.lease(pool, instance, false))
+    }
+
     /// See [`Pool::acquire`].
     pub(super) async fn acquire(
         self: &Arc<Self>,

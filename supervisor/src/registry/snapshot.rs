@@ -3,20 +3,21 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use foldhash::quality::RandomState;
 use rpds::HashTrieMapSync;
 
 use super::{Binding, Deployed, WorkerId};
 use crate::egress::OutboundCall;
 
 /// Workers of one namespace by name; persistent, so that a change copies a path and not the map.
-type Workers = HashTrieMapSync<Arc<str>, Arc<Deployed>>;
+type Workers = HashTrieMapSync<Arc<str>, Arc<Deployed>, RandomState>;
 
 /// All that is deployed at one moment. Cloning costs nothing; a change costs the same with one
 /// Worker or a million.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     account: Workers,
-    namespaces: HashTrieMapSync<Arc<str>, Workers>,
+    namespaces: HashTrieMapSync<Arc<str>, Workers, RandomState>,
 }
 
 impl Snapshot {

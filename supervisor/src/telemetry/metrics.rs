@@ -77,7 +77,8 @@ impl Metrics {
     /// Counts events; those of one outcome and namespace are added up first, as a look-up by label costs
     /// more than all the rest.
     pub(super) fn count(&self, events: &[Event]) {
-        let mut ended: HashMap<(Outcome, Option<&str>), u64> = HashMap::new();
+        let mut ended: HashMap<(Outcome, Option<&str>), u64, foldhash::quality::RandomState> =
+            HashMap::default();
         let mut cold = 0;
         for event in events {
             let Detail::Invocation(invocation) = &event.detail else { continue };

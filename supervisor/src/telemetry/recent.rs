@@ -15,7 +15,7 @@ const WORKERS: usize = 4096;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    workers: HashMap<WorkerId, VecDeque<Arc<Event>>>,
+    workers: HashMap<WorkerId, VecDeque<Arc<Event>>, foldhash::quality::RandomState>,
     /// In order of their first event; the oldest is forgotten for a new one.
     order: VecDeque<WorkerId>,
     /// Events being processed; empty but for its room.

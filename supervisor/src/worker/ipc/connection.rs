@@ -138,13 +138,15 @@ impl Connection {
 
     /// Waits until there is room for another message.
     pub(super) async fn room(&self) {
-        loop {
+        let has_room = || {
+            let state = self.state();
+            state.ended || state.out.waiting() < HIGH_WATER
+        };
+        while !has_room() {
             let notified = self.drained.notified();
-            {
-                let state = self.state();
-                if state.ended || state.out.waiting() < HIGH_WATER {
-                    return;
-                }
+            // It may have drained before the waiting began.
+            if has_room() {
+                return;
             }
             notified.await;
         }
