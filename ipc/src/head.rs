@@ -56,7 +56,8 @@ pub fn decode(block: impl Into<Bytes>) -> Result<HeaderMap, HeadError> {
     if rest.len() > HEADER_BLOCK_BYTES {
         return Err(HeadError::TooLong(rest.len()));
     }
-    let mut headers = HeaderMap::new();
+    // Room for what few messages have more of: a map that grows moves and hashes all again.
+    let mut headers = HeaderMap::with_capacity(if rest.is_empty() { 0 } else { 6 });
     let mut fields = 0;
     while !rest.is_empty() {
         let Some(&[a, b, c, d]) = rest.first_chunk::<4>() else { return Err(HeadError::Truncated) };

@@ -72,7 +72,8 @@ impl Routes {
             true => Cow::Owned(host.to_ascii_lowercase()),
             false => Cow::Borrowed(host),
         };
-        let suffix = host.find('.').and_then(|dot| host.get(dot..)).unwrap_or_default();
+        let dot = host.bytes().position(|byte| byte == b'.');
+        let (label, suffix) = dot.and_then(|dot| host.split_at_checked(dot)).unwrap_or_default();
         let none = Vec::new();
         let mut lists = [
             self.exact.get(host.as_ref()).unwrap_or(&none).as_slice(),
@@ -81,7 +82,7 @@ impl Routes {
         ];
         while let Some(number) = first(&mut lists) {
             let Some((route, limiter)) = self.routes.get(number) else { break };
-            if let Some(label) = takes(route, &host, request) {
+            if let Some(label) = takes(route, label, request) {
                 if let Some(limiter) = limiter
                     && let Err(until) = limiter.check()
                 {
@@ -105,9 +106,14 @@ fn first(lists: &mut [&[usize]; 3]) -> Option<usize> {
     Some(*first)
 }
 
-/// The label its wildcard stands for, when the route takes the request.
-fn takes<'h>(route: &Route, host: &'h str, request: &Parts) -> Option<&'h str> {
-    let label = route.host.matches(host)?;
+/// What its wildcard stands for, when the route takes the request; it was found by the request's host,
+/// of which `label` is what stands before the first dot.
+fn takes<'h>(route: &Route, label: &'h str, request: &Parts) -> Option<&'h str> {
+    let label = match &route.host {
+        HostPattern::Any | HostPattern::Exact(_) => "",
+        HostPattern::Label { .. } if label.is_empty() => return None,
+        HostPattern::Label { .. } => label,
+    };
     let headers =
         || route.headers.iter().all(|(name, value)| request.headers.get_all(name).iter().any(|v| v == value));
     (route.path.matches(request.uri.path()) && headers()).then_some(label)

@@ -12,7 +12,7 @@ mod watch;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use instance::{Fate, Instance};
 pub use keeper::{Inspected, LiveWorker};
@@ -84,7 +84,6 @@ struct Inner {
     registry: Registry,
     slots: RwLock<HashMap<WorkerId, Arc<Slot>, foldhash::quality::RandomState>>,
     numbers: AtomicU64,
-    epoch: Instant,
     proxy: OnceLock<Weak<dyn ProxyServer>>,
 }
 
@@ -105,7 +104,6 @@ impl Pool {
             registry,
             slots: RwLock::default(),
             numbers: AtomicU64::new(1),
-            epoch: Instant::now(),
             proxy: OnceLock::new(),
         }))
     }

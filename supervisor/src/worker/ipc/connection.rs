@@ -138,18 +138,20 @@ impl Connection {
 
     /// Waits until there is room for another message.
     pub(super) async fn room(&self) {
-        let has_room = || {
-            let state = self.state();
-            state.ended || state.out.waiting() < HIGH_WATER
-        };
-        while !has_room() {
+        while !self.has_room() {
             let notified = self.drained.notified();
             // It may have drained before the waiting began.
-            if has_room() {
+            if self.has_room() {
                 return;
             }
             notified.await;
         }
+    }
+
+    /// True when [`Self::room`] would not wait.
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.state();
+        state.ended || state.out.waiting() < HIGH_WATER
     }
 
     /// Writes what waits, as far as the socket takes it.

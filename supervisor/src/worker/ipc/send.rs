@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::state::{OpenBody, OpenRequest, State};
+use super::state::{AnswerReceiver, OpenBody, OpenRequest, State};
 use super::{Connection, FLUSH_BYTES, flush};
 use crate::body::{Body, BodyError};
 use crate::worker::{Answer, CallError, Caller, absolute_uri};
@@ -27,19 +27,30 @@ pub(super) struct Prepared {
 }
 
 /// Takes a small body into the message, keeps any other to be asked for.
-pub(super) async fn prepare(mut body: Body) -> Result<Prepared, BodyError> {
-    let exact = body.size_hint().exact();
-    let small = exact.is_some_and(|length| length <= INLINE_BODY_BYTES as u64);
-    if !small {
-        let tag = HostBody::Held { length: exact };
-        return Ok(Prepared { tag, inline: Bytes::new(), held: Some(body) });
+pub(super) async fn prepare(body: Body) -> Result<Prepared, BodyError> {
+    match Prepared::now(body) {
+        Ok(prepared) => Ok(prepared),
+        // Boxed: few small bodies are not all here, and no other future shall be larger for it.
+        Err(body) => Ok(Prepared::inline(Box::pin(body.collect()).await?.to_bytes())),
     }
-    let inline = match body.take_full() {
-        Some(bytes) => bytes,
-        None => body.collect().await?.to_bytes(),
-    };
-    let tag = if inline.is_empty() { HostBody::Empty } else { HostBody::Inline };
-    Ok(Prepared { tag, inline, held: None })
+}
+
+impl Prepared {
+    /// As [`prepare`]; gives the body back when it has to be waited for.
+    fn now(mut body: Body) -> Result<Self, Body> {
+        let exact = body.size_hint().exact();
+        let small = exact.is_some_and(|length| length <= INLINE_BODY_BYTES as u64);
+        if !small {
+            let tag = HostBody::Held { length: exact };
+            return Ok(Self { tag, inline: Bytes::new(), held: Some(body) });
+        }
+        body.take_full().map(Self::inline).ok_or(body)
+    }
+
+    fn inline(inline: Bytes) -> Self {
+        let tag = if inline.is_empty() { HostBody::Empty } else { HostBody::Inline };
+        Self { tag, inline, held: None }
+    }
 }
 
 impl Connection {
@@ -54,52 +65,68 @@ impl Connection {
         body: Body,
         caller: Arc<dyn Caller>,
     ) -> Result<Answer, CallError> {
-        let Prepared { tag, inline, held } = prepare(body).await.map_err(CallError::Body)?;
-        self.room().await;
-        let headers =
-            head::encode(&parts.headers).map_err(|error| CallError::Unsendable(error.to_string()))?;
-        let uri = absolute_uri(parts);
-        let (sender, receiver) = oneshot::channel();
-        let id;
-        {
-            let mut state = self.state();
-            if state.ended {
-                drop(state);
-                return Err(CallError::Unsent(held.unwrap_or_else(|| Body::full(inline))));
-            }
-            id = state.last_request + 1;
-            let position = state.out.position();
-            {
-                let head = RequestHead { method: parts.method.as_str(), uri: &uri, headers: &headers };
-                let message = borrowed::ToWorker::Request { id, head, context: caller.context(), body: tag };
-                self.append(&mut state, &message, &inline)
-                    .map_err(|error| CallError::Unsendable(error.to_string()))?;
-            }
-            state.last_request = id;
-            if let Some(held) = held {
-                state.bodies.insert(BodyRef::Request(id), OpenBody::Held(held));
-            }
-            let open = OpenRequest {
-                answer: Some(sender),
-                position,
-                caller,
-                streaming: false,
-                waiting: false,
-                timer: None,
-            };
-            state.requests.insert(id, open);
+        let prepared = match Prepared::now(body) {
+            Ok(prepared) => prepared,
+            Err(body) => Box::pin(prepare(body)).await.map_err(CallError::Body)?,
+        };
+        if !self.has_room() {
+            Box::pin(self.room()).await;
         }
+        // What a lost connection gives back, for another process.
+        let again = prepared.inline.clone();
+        let (id, receiver) = self.send(parts, prepared, caller)?;
         let mut waiting = Waiting { connection: self, id, armed: true };
         let result = receiver.await;
         waiting.armed = false;
         match result {
-            Ok(Err(CallError::Unsent(body))) if tag == HostBody::Inline => {
+            Ok(Err(CallError::Unsent(body))) if !again.is_empty() => {
                 drop(body);
-                Err(CallError::Unsent(Body::full(inline)))
+                Err(CallError::Unsent(Body::full(again)))
             }
             Ok(result) => result,
             Err(_) => Err(CallError::Gone),
         }
+    }
+
+    /// Appends a request to what waits to be sent.
+    fn send(
+        self: &Arc<Self>,
+        parts: &Parts,
+        prepared: Prepared,
+        caller: Arc<dyn Caller>,
+    ) -> Result<(RequestId, AnswerReceiver), CallError> {
+        let Prepared { tag, inline, held } = prepared;
+        let headers =
+            head::encode(&parts.headers).map_err(|error| CallError::Unsendable(error.to_string()))?;
+        let uri = absolute_uri(parts);
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state();
+        if state.ended {
+            drop(state);
+            return Err(CallError::Unsent(held.unwrap_or_else(|| Body::full(inline))));
+        }
+        let id = state.last_request + 1;
+        let position = state.out.position();
+        {
+            let head = RequestHead { method: parts.method.as_str(), uri: &uri, headers: &headers };
+            let message = borrowed::ToWorker::Request { id, head, context: caller.context(), body: tag };
+            self.append(&mut state, &message, &inline)
+                .map_err(|error| CallError::Unsendable(error.to_string()))?;
+        }
+        state.last_request = id;
+        if let Some(held) = held {
+            state.bodies.insert(BodyRef::Request(id), OpenBody::Held(held));
+        }
+        let open = OpenRequest {
+            answer: Some(sender),
+            position,
+            caller,
+            streaming: false,
+            waiting: false,
+            timer: None,
+        };
+        state.requests.insert(id, open);
+        Ok((id, receiver))
     }
 
     /// Appends a message; it is sent with others at the end of the batch.

@@ -33,6 +33,9 @@ impl Violation {
 /// Where a request waits for its answer.
 pub(super) type AnswerSender = oneshot::Sender<Result<Answer, CallError>>;
 
+/// Waits for an answer.
+pub(super) type AnswerReceiver = oneshot::Receiver<Result<Answer, CallError>>;
+
 /// A request that is not over.
 pub(super) struct OpenRequest {
     /// Until it is answered.
