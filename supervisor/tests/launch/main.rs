@@ -364,6 +364,13 @@ async fn cost_of_a_start() {
     }
     times.sort();
     println!("start to exec: p50 {:?}, p99 {:?}", times[150], times[297]);
+    let process = bench.launcher.start(&worker).await.unwrap();
+    let began = std::time::Instant::now();
+    for _ in 0..100 {
+        assert!(process.inspect().await.is_some());
+    }
+    println!("inspection, there and back: {:?}", began.elapsed() / 100);
+    drop(process);
     bench.end().await;
 }
 

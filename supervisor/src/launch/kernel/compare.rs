@@ -153,18 +153,20 @@ fn mounts(walls: &Walls, kernel: &Kernel, found: &mut Found) {
     }
 }
 
-/// A process may lower its own limits, never raise them.
+/// A process may lower its own limits, never raise them; but for core dumps, where 0 hands a dump to the
+/// host's crash handler.
 fn rlimits(walls: &Walls, kernel: &Kernel, found: &mut Found) {
     for (name, promised) in &walls.enforced.rlimits {
         let kernels =
             LIMITS.iter().find(|(ours, _)| ours == name).map_or(name.as_str(), |(_, theirs)| theirs);
         let seen = match kernel.limits.get(kernels) {
-            Some(Some(seen)) if seen <= promised => continue,
+            Some(Some(seen)) if seen == promised || (seen < promised && name != "core") => continue,
             Some(Some(seen)) => seen.to_string(),
             Some(None) => "unlimited".into(),
             None => "nothing".into(),
         };
-        found.differ(Wall::Rlimits, format_args!("{name} at most {promised}"), seen);
+        let bound = if name == "core" { "exactly" } else { "at most" };
+        found.differ(Wall::Rlimits, format_args!("{name} {bound} {promised}"), seen);
     }
 }
 

@@ -19,6 +19,7 @@ Limit                     Soft Limit           Hard Limit           Units     \n
 Max cpu time              unlimited            unlimited            seconds   \n\
 Max processes             64                   64                   processes \n\
 Max open files            1023                 1023                 files     \n\
+Max core file size        1                    1                    bytes     \n\
 Max nice priority         0                    0                    \n";
 
 const MOUNTS: &str = "\
@@ -38,7 +39,7 @@ fn promised() -> Walls {
         mitigations: ["unreadable-binary", "store-bypass", "indirect-branch", "core-scheduling"]
             .map(on)
             .to_vec(),
-        rlimits: vec![("nproc".into(), 64), ("nofile".into(), 1023), ("nice".into(), 0)],
+        rlimits: vec![("nproc".into(), 64), ("nofile".into(), 1023), ("nice".into(), 0), ("core".into(), 1)],
         mounts: vec![
             MountEnforced::new("/", "ro,nosuid,noexec"),
             MountEnforced::new("/usr/lib", "ro,nosuid,nodev"),
@@ -104,7 +105,7 @@ fn every_altered_text_is_found_and_named() {
     let mounts: fn(&mut KernelView) -> &mut String = |view| &mut view.mountinfo;
     let limits: fn(&mut KernelView) -> &mut String = |view| &mut view.limits;
     let cgroup: fn(&mut KernelView) -> &mut String = |view| &mut view.cgroup;
-    let lies: [(Lie, Wall, &str); 29] = [
+    let lies: [(Lie, Wall, &str); 30] = [
         ((status, "Uid:\t300007\t300007", "Uid:\t300007\t0"), Wall::OwnUid, "300007 0 300007"),
         ((status, "Gid:\t300007", "Gid:\t0"), Wall::OwnUid, "\"0 300007"),
         ((status, "Groups:\t ", "Groups:\t0 27 "), Wall::OwnUid, "0 27"),
@@ -134,6 +135,11 @@ fn every_altered_text_is_found_and_named() {
             "1023, seen 4096",
         ),
         ((limits, "64                   64", "64                   unlimited"), Wall::Rlimits, "unlimited"),
+        (
+            (limits, "1                    1 ", "1                    0 "),
+            Wall::Rlimits,
+            "core exactly 1, seen 0",
+        ),
         ((limits, "Max open files", "Max closed files"), Wall::Rlimits, "nofile at most 1023, seen nothing"),
         ((cgroup, "/9\n", "/8\n"), Wall::Cgroup, "cloister.5.6/8"),
         ((cgroup, "0::/system", "7:cpu:/system"), Wall::Cgroup, "memory bounded"),
