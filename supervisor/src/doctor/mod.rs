@@ -3,6 +3,7 @@
 //! The walls are not guessed from version numbers: a launcher is started and a program of ours is
 //! executed behind all of them, and what the kernel then says is what is told.
 
+mod facts;
 mod machine;
 mod own_walls;
 mod setup;
@@ -15,6 +16,8 @@ pub(crate) use walls::missing as missing_walls;
 
 use serde::Serialize;
 pub(crate) use trial::Trial;
+
+use facts::Facts;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -60,9 +63,21 @@ impl Check {
     }
 }
 
+/// What it was started as, which decides what it can raise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartedAs {
+    /// Root: every wall can be had.
+    Root,
+    /// An ordinary account: no uid of its own for each Worker, and the rest where the machine lets.
+    User,
+}
+
 /// All checks.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    /// What these checks were made as.
+    pub started_as: StartedAs,
     /// True when every hard wall is there and nothing is missing.
     pub healthy: bool,
     /// The checks.
@@ -78,7 +93,8 @@ pub fn examine(path: &Path) -> Report {
     if let Some(config) = &config {
         setup::check(config, &mut checks);
     }
-    machine::check(&mut checks);
+    let facts = Facts::gather();
+    checks.extend(machine::judge(&facts));
     match &config {
         Some(config) => {
             own_walls::check(config, &mut checks);
@@ -93,7 +109,8 @@ pub fn examine(path: &Path) -> Report {
     }
     let healthy =
         checks.iter().all(|check| matches!(check.state, State::Ok | State::Unavailable | State::Warning));
-    Report { healthy, checks }
+    let started_as = if facts.root() { StartedAs::Root } else { StartedAs::User };
+    Report { started_as, healthy, checks }
 }
 
 /// The report in words.
@@ -121,13 +138,56 @@ pub fn words(report: &Report) -> String {
     }
     let end =
         if report.healthy { "every hard wall is there" } else { "something is missing or waived: see above" };
-    text.push_str(&format!("\n{end}\n"));
+    let without_root = match report.started_as {
+        StartedAs::Root => "",
+        StartedAs::User => " (as an ordinary account: root has more)",
+    };
+    text.push_str(&format!("\n{end}{without_root}\n"));
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn made_up() -> Report {
+        let fixed = Check::new("walls", "own-uid", State::Missing, "not root").fix("start as root");
+        let checks = vec![Check::new("machine", "kernel", State::Ok, "6.12"), fixed];
+        Report { started_as: StartedAs::User, healthy: false, checks }
+    }
+
+    #[test]
+    fn the_shape_for_programs_stays() {
+        let wanted = serde_json::json!({
+            "started_as": "user",
+            "healthy": false,
+            "checks": [
+                { "group": "machine", "name": "kernel", "state": "ok", "detail": "6.12" },
+                { "group": "walls", "name": "own-uid", "state": "missing", "detail": "not root", "fix": "start as root" },
+            ],
+        });
+        assert_eq!(serde_json::to_value(made_up()).unwrap(), wanted);
+    }
+
+    #[test]
+    fn the_words_name_each_shortfall_with_its_fix() {
+        let text = words(&made_up());
+        let lines: Vec<_> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let wanted = [
+            "machine",
+            "ok kernel 6.12",
+            "",
+            "walls",
+            "MISSING own-uid not root",
+            "fix: start as root",
+            "",
+            "something is missing or waived: see above (as an ordinary account: root has more)",
+        ];
+        assert_eq!(lines, wanted, "{text}");
+        let root = Report { started_as: StartedAs::Root, healthy: true, checks: Vec::new() };
+        assert_eq!(words(&root), "\nevery hard wall is there\n");
+    }
 
     #[test]
     fn a_mistake_in_the_configuration_is_told_and_is_not_healthy() {

@@ -76,8 +76,6 @@ pub(super) fn boot(config: Config) -> Result<Booted, ServeError> {
     })?;
     let manager = Manager::from_environment()
         .map_err(|error| ServeError::step(exit::FAILED, "the service manager (NOTIFY_SOCKET)", error))?;
-    // Kept for later: before Linux 6.4 it is read from /proc/self/auxv, which is root's from here on.
-    let _page_bytes = rustix::param::page_size();
     privilege::drop_to(&account)?;
     reachable(&config.state, &account)?;
     let no_trial = |error| {
