@@ -217,7 +217,7 @@ fn name_of(program: &str) -> &str {
 }
 
 /// A program as the store keeps it: mode 0111, another owner than the Worker.
-fn stored(name: &'static str, dynamic: bool) -> PathBuf {
+pub(crate) fn stored(name: &'static str, dynamic: bool) -> PathBuf {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let folder = tempfile::Builder::new().prefix("cloister-security-").tempdir().unwrap();

@@ -1,108 +1,12 @@
 //! The launcher as a target of a supervisor that was taken over.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ExitStatus};
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd;
 
-use cloister_ipc::launch::{CgroupSpec, Configure, FromLauncher, NetworkSpec, Spec, ToLauncher, Wall};
+use cloister_ipc::codec;
+use cloister_ipc::launch::{FromLauncher, NetworkSpec, Spec, ToLauncher, Wall};
 use cloister_ipc::limits::LAUNCH_BYTES;
-use cloister_ipc::{codec, descriptors};
-use cloister_policies::seccomp::{self, Profile};
-use cloister_supervisor::launch::Runner;
-use cloister_tests::program;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::cell::uid_base;
-
-/// A launcher that is spoken to by hand.
-struct Target {
-    child: Child,
-    socket: OwnedFd,
-}
-
-impl Target {
-    fn start() -> Self {
-        let Runner { child, socket } = Runner::spawn(&program("sandbox-runner")).unwrap();
-        Self { child, socket }
-    }
-
-    fn configured() -> Self {
-        let target = Self::start();
-        target.say(&configure(crate::cell::waived()), &[]);
-        assert!(matches!(target.hear(), Some(FromLauncher::Ready(_))));
-        target
-    }
-
-    fn say(&self, message: &ToLauncher, fds: &[BorrowedFd<'_>]) {
-        self.raw(&codec::encode(message, LAUNCH_BYTES).unwrap(), fds);
-    }
-
-    fn raw(&self, record: &[u8], fds: &[BorrowedFd<'_>]) {
-        // It may have gone already, for what was said before.
-        let _ = descriptors::send(&self.socket, record, fds);
-    }
-
-    /// Its next message; `None` when it is gone.
-    fn hear(&self) -> Option<FromLauncher> {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 30, tv_nsec: 0 })).unwrap();
-        assert!(ready > 0, "the launcher is silent");
-        let mut buffer = vec![0; LAUNCH_BYTES];
-        let (length, _) = descriptors::receive(&self.socket, &mut buffer).ok()?;
-        (length > 0).then(|| codec::decode(&buffer[..length], LAUNCH_BYTES).unwrap())
-    }
-
-    /// Ends it; everything that it made must be gone with it.
-    fn end(mut self) -> ExitStatus {
-        drop(self.socket);
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < end, "the launcher does not end");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Programs that its children run.
-    fn children(&self) -> Vec<String> {
-        let path = format!("/proc/{0}/task/{0}/children", self.child.id());
-        let pids = std::fs::read_to_string(path).unwrap_or_default();
-        let name = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        pids.split_whitespace().map(name).filter(|name| !name.is_empty()).collect()
-    }
-}
-
-fn configure(waived: Vec<Wall>) -> ToLauncher {
-    ToLauncher::Configure(Configure { uid_base: uid_base(), uid_count: 8, waived })
-}
-
-fn spec() -> Spec {
-    let profile = Profile { contract: seccomp::Contract::Http, processes: false, jit: true };
-    Spec {
-        libraries: false,
-        proc: false,
-        network: Some(NetworkSpec { sockets: 1 }),
-        tmp_bytes: 1 << 20,
-        app_bytes: 0,
-        cgroup: CgroupSpec { memory_bytes: 16 << 20, pids: 8, cpu_percent: 50, cpu_weight: 100 },
-        jit: true,
-        processes: false,
-        base: seccomp::compile(&profile).unwrap().base,
-    }
-}
-
-/// Numbers without a pattern, the same every time.
-fn noise(seed: u64) -> impl Iterator<Item = u8> {
-    let mut state = seed | 1;
-    std::iter::from_fn(move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        Some(state.to_le_bytes()[3])
-    })
-}
+use crate::target::{Target, configure, noise, spec};
 
 #[test]
 fn garbage_ends_it_or_is_refused() {
@@ -126,11 +30,12 @@ fn changed_orders_never_crash_it() {
         ToLauncher::Make { blank: 1, spec: spec() },
         ToLauncher::Sockets { blank: 1, count: 4 },
         ToLauncher::Inspect { blank: 1 },
+        ToLauncher::Inspect { blank: 1 },
         ToLauncher::Kill { blank: 1 },
         configure(vec![Wall::Landlock]),
     ];
     // An emulated machine takes a second for each of these.
-    let step = if std::env::var_os("CLOISTER_TEST_OTHER_KERNEL").is_some() { 40 } else { 3 };
+    let step = if std::env::var_os("CLOISTER_TEST_OTHER_KERNEL").is_some() { 40 } else { 1 };
     for order in orders {
         let record = codec::encode(&order, LAUNCH_BYTES).unwrap();
         for at in (0..record.len().min(120)).step_by(step) {

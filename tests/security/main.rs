@@ -19,3 +19,5 @@ mod peers;
 mod processes;
 mod resources;
 mod syscalls;
+mod takeover;
+mod target;

@@ -25,6 +25,12 @@ static long through_link(const char *to) {
 }
 static long below(int dir, const char *path) { return dir < 0 ? -1 : openat(dir, path, O_RDONLY); }
 
+// First, before those behind it open any.
+PROBE(descriptors, "no descriptor but 0, 1, 2") {
+    for (int fd = 3; fd < 70000; fd++)
+        if (fcntl(fd, F_GETFD) != -1) return fd;
+    return refused(EACCES);
+}
 TRY(passwd, "read /etc/passwd", tells_of_host(reads("/etc/passwd")))
 TRY(shadow, "read /etc/shadow", reads("/etc/shadow"))
 TRY(dots, "read ../../../../etc/passwd", tells_of_host(reads("../../../../../../etc/passwd")))
@@ -121,11 +127,6 @@ PROBE(names_in_dev, "nothing else in /dev") {
         if (!found) return 0;
     }
     closedir(dir);
-    return refused(EACCES);
-}
-PROBE(descriptors, "no descriptor but 0, 1, 2") {
-    for (int fd = 3; fd < 70000; fd++)
-        if (fcntl(fd, F_GETFD) != -1) return fd;
     return refused(EACCES);
 }
 PROBE(standard_input, "standard input is no socket, folder or file of the host") {
