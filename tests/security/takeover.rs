@@ -106,7 +106,8 @@ fn got_through() -> BTreeSet<String> {
     }
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "the host's loopback was reached");
-    assert!(target.end().success());
+    let status = target.end();
+    assert!(status.success(), "{status}");
     through
 }
 
@@ -302,5 +303,6 @@ fn starts_by_chance_give_nothing() {
     }
     println!("{ran} ran, {refused} were refused");
     assert!(ran > turns / 6 && refused > turns / 6, "{ran} ran, {refused} were refused");
-    assert!(target.end().success());
+    let status = target.end();
+    assert!(status.success(), "{status}");
 }

@@ -216,8 +216,10 @@ fn hear(socket: &OwnedFd) -> Result<Option<ToLauncher>, Failure> {
 fn say(socket: BorrowedFd<'_>, message: &FromLauncher, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
     let record = codec::encode(message, LAUNCH_BYTES).map_err(|error| protocol(&error.to_string()))?;
     match descriptors::send(socket, &record, fds) {
-        // The supervisor is gone: the next receive sees that too.
-        Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => Ok(()),
+        // The supervisor is gone (the second: with messages it had not read): the next receive sees that too.
+        Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EPIPE | nix::libc::ECONNRESET)) => {
+            Ok(())
+        }
         other => other.map_err(at(Stage::Protocol, "sending")),
     }
 }
