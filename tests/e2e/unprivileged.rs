@@ -53,7 +53,7 @@ async fn serves_without_the_walls_that_are_waived() {
         assert_eq!(walls["enforced"]["capabilities"], 0, "{walls}");
         assert_eq!(walls["enforced"]["no_new_privs"], true, "{walls}");
         assert!(walls["enforced"]["landlock"]["full"].as_bool().unwrap(), "{walls}");
-        assert_eq!(walls["enforced"]["namespaces"].as_array().unwrap().len(), 7, "{walls}");
+        assert_eq!(walls["enforced"]["namespaces"].as_object().unwrap().len(), 7, "{walls}");
         assert_eq!(
             (&walls["machine"]["own_uid"], &walls["machine"]["cgroup"]),
             (&false.into(), &"none".into())
