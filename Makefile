@@ -40,5 +40,7 @@ install-files:
 	install -Dm644 packaging/cloister.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/cloister.conf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/bin/|$(PREFIX)/bin/|' packaging/cloister.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/cloister.service
-	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/cloister.service
+	sed 's|/usr/bin/|$(PREFIX)/bin/|' packaging/cloister-unprivileged.service \
+		>$(DESTDIR)$(PREFIX)/lib/systemd/system/cloister-unprivileged.service
+	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/cloister*.service
 	test -e $(DESTDIR)/etc/cloister/cloister.toml || install -Dm644 packaging/cloister.toml $(DESTDIR)/etc/cloister/cloister.toml
