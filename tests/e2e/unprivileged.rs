@@ -65,6 +65,28 @@ async fn serves_without_the_walls_that_are_waived() {
     platform.http().get("http://a.test/").await.expect(200);
 }
 
+/// The server makes a thread for each connection. The kernel counts them for the Worker's user namespace,
+/// so that neither a shared uid nor the lack of a cgroup leaves them unbounded.
+#[tokio::test]
+async fn threads_are_bounded_where_nothing_else_bounds_them() {
+    let mut platform = Platform::prepare_unprivileged(waiving("\"own-uid\", \"cgroup\""), false);
+    platform.run().await;
+    platform.namespace("production").await;
+    for name in ["a", "b"] {
+        server(name).cloister("resources", serde_json::json!({ "pids": 12 })).deploy(&platform).await;
+    }
+    let http = platform.http();
+    let answers = futures_util::future::join_all((0..40).map(|_| http.get("http://a.test/sleep/500"))).await;
+    let well = answers.iter().filter(|answer| answer.status == 200).count();
+    assert!((6..12).contains(&well), "{well} of 40 at a time with 12 threads at most");
+    // Another's threads are not counted with its own.
+    let (busy, free) = tokio::join!(
+        futures_util::future::join_all((0..6).map(|_| http.get("http://a.test/sleep/500"))),
+        futures_util::future::join_all((0..8).map(|_| http.get("http://b.test/sleep/100"))),
+    );
+    assert!(busy.iter().chain(&free).all(|answer| answer.status == 200));
+}
+
 #[tokio::test]
 async fn delegated_cgroups_are_a_wall() {
     let mut platform = Platform::prepare_unprivileged(waiving("\"own-uid\""), true);

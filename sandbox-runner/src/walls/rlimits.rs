@@ -13,21 +13,20 @@ impl Raising<stage::Networked> {
     /// # Errors
     /// The kernel's, with the limit's name.
     pub fn limit_resources(mut self, spec: &Spec) -> Result<Raising<stage::Bounded>, Failure> {
-        let mut limits = vec![
+        let limits = [
             // Too little for a file, and the one value that keeps the kernel from running the host's crash
             // handler (a pipe in kernel.core_pattern): 0 does not. The filter forbids to change it.
             ("core", Resource::RLIMIT_CORE, 1),
             ("memlock", Resource::RLIMIT_MEMLOCK, 64 << 10),
             ("msgqueue", Resource::RLIMIT_MSGQUEUE, 0),
             ("nice", Resource::RLIMIT_NICE, 0),
+            // Counted for each user namespace and uid (Linux 5.14): also where Workers share a uid, and
+            // then perhaps the only bound.
+            ("nproc", Resource::RLIMIT_NPROC, u64::from(spec.cgroup.pids)),
             ("rtprio", Resource::RLIMIT_RTPRIO, 0),
             ("sigpending", Resource::RLIMIT_SIGPENDING, 1024),
             ("stack", Resource::RLIMIT_STACK, 8 << 20),
         ];
-        // Counted for each uid, so of use only where each Worker has its own.
-        if !self.waived(Wall::OwnUid) {
-            limits.push(("nproc", Resource::RLIMIT_NPROC, u64::from(spec.cgroup.pids)));
-        }
         for (name, resource, wanted) in limits {
             self.limit(name, resource, wanted)?;
         }
