@@ -116,6 +116,7 @@ fn with_high_bits(decision: &Decision, args: &Args) -> Args {
 /// What the filter must say, in the words of the program that calls.
 fn refusal(action: Action) -> String {
     match action {
+        Action::NOTHING => "ok".into(),
         Action::Errno(number) => format!("{:?}", Errno::from_raw(number.into())),
         Action::Kill => "killed".into(),
         Action::Allow => "allowed".into(),
@@ -224,6 +225,8 @@ const DANGEROUS: &[(&str, &str, &[u64])] = &[
     ("execveat", "the binary's, without AT_EMPTY_PATH", &[1023, 0, 0, 0, 0]),
     ("execveat", "the binary's, with AT_SYMLINK_NOFOLLOW", &[1023, 0, 0, 0, 0x1100]),
     ("fadvise64", "POSIX_FADV_DONTNEED", &[0, 0, 0, 4]),
+    ("fcntl", "F_OFD_SETLK: kernel memory that counts against nobody", &[0, 37]),
+    ("fcntl", "F_OFD_SETLKW", &[0, 38]),
     ("fcntl", "F_SETOWN", &[0, 8, 1]),
     ("fcntl", "F_SETSIG", &[0, 10, 9]),
     ("fcntl", "F_SETOWN_EX", &[0, 15]),

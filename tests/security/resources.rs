@@ -75,6 +75,11 @@ async fn kernel_memory_counts() {
         ("tcp_buffers", 72 << 20),
         ("locked", 64 << 8),
         ("mappings", 200_000),
+        ("page_tables", 64),
+        ("in_flight", 200_000),
+        ("watches", 200_000),
+        // None: what the kernel keeps of a lock counts against nobody.
+        ("locks", 0),
     ] {
         let ended = taker(what).run().await;
         println!("{what}: {ended:?}");

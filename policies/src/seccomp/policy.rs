@@ -10,7 +10,7 @@ use super::{Arch, Contract, Profile, SeccompError};
 pub enum Action {
     /// It happens.
     Allow,
-    /// It fails with this error number.
+    /// It fails with this error number (0: it returns 0, and nothing happens).
     Errno(u16),
     /// The whole process is killed with SIGSYS.
     Kill,
@@ -18,6 +18,9 @@ pub enum Action {
 
 impl Action {
     pub(super) const ENOSYS: Self = Self::Errno(38);
+
+    /// Nothing happens, and the caller hears that it did.
+    pub const NOTHING: Self = Self::Errno(0);
     pub(super) const EPERM: Self = Self::Errno(1);
 }
 
@@ -233,13 +236,14 @@ impl Reader {
         match text {
             "allow" => Ok(Action::Allow),
             "kill" => Ok(Action::Kill),
+            "nothing" => Ok(Action::NOTHING),
             errno => self
                 .constants
                 .get(errno)
                 .filter(|_| errno.starts_with('E'))
                 .and_then(|&number| u16::try_from(number).ok())
                 .map(Action::Errno)
-                .ok_or_else(|| unknown(file, errno.to_owned(), "allow, kill or an error number")),
+                .ok_or_else(|| unknown(file, errno.to_owned(), "allow, kill, nothing or an error number")),
         }
     }
 

@@ -364,6 +364,10 @@ fn nothing_shared_with_others_is_touched() {
         for profile in profiles() {
             let filters = Filters::new(arch, profile);
             assert_eq!(filters.call("fcntl", &[1, 1031, 1 << 20]), EINVAL, "F_SETPIPE_SZ");
+            let locks = if profile.processes { Action::Allow } else { Action::NOTHING };
+            for (command, want) in [(6, locks), (7, locks), (37, EINVAL), (38, EINVAL), (5, Action::Allow)] {
+                assert_eq!(filters.call("fcntl", &[1, high(command)]), want, "lock {command}");
+            }
             for option in [26, 59, 77] {
                 assert_eq!(filters.call("getsockopt", &[3, 1, high(option)]), Action::Errno(92), "{option}");
             }

@@ -21,6 +21,12 @@ PROBE(mapped, "map a file of /tmp, shared") {
     page[0] = 'x';
     return msync(page, 4096, MS_SYNC);
 }
+PROBE(locked, "lock a file, as databases do") {
+    struct flock lock = {.l_type = F_WRLCK, .l_len = 1};
+    int fd = open("/tmp/lock", O_CREAT | O_RDWR, 0600);
+    if (fcntl(fd, F_SETLK, &lock) < 0 || fcntl(fd, F_GETLK, &lock) < 0) return -1;
+    return lock.l_type == F_UNLCK ? 0 : -1;
+}
 TRY(write_null, "write /dev/null", write(open("/dev/null", O_WRONLY), "x", 1))
 PROBE(read_zero, "read /dev/zero") {
     char byte = 1;

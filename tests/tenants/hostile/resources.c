@@ -9,9 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -70,6 +73,66 @@ static void forks(void) {
     say("forks", count);
     // Alive until killed: nothing of the bomb may outlive it.
     for (;;) pause();
+}
+// Locks on every other byte, so that no two merge. Says how many of them the kernel holds, as seen
+// by another opening of the file.
+static void locks(void) {
+    int fd = open("/tmp/locked", O_CREAT | O_RDWR, 0600), other = open("/tmp/locked", O_RDWR);
+    if (fd < 0 || other < 0) return;
+    long held = 0;
+    for (long at = 0; at < 1000; at++) {
+        struct flock lock = {.l_type = F_WRLCK, .l_start = at * 2, .l_len = 1};
+        if (fcntl(fd, F_SETLK, &lock) < 0 && fcntl(fd, F_OFD_SETLK, &lock) < 0) continue;
+        struct flock seen = {.l_type = F_WRLCK, .l_start = at * 2, .l_len = 1};
+        if (fcntl(other, F_OFD_GETLK, &seen) < 0 || seen.l_type != F_UNLCK) held++;
+    }
+    errno = 0;
+    say("locks", held);
+}
+// Page tables alone: one byte read of every 2 MiB maps the page of zeros, which is nobody's.
+static void page_tables(void) {
+    long count = 0;
+    for (;; count++) {
+        char *block = mmap(NULL, 1 << 30, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (block == MAP_FAILED) break;
+        madvise(block, 1 << 30, MADV_NOHUGEPAGE);
+        for (long at = 0; at < 1 << 30; at += 1 << 21) (void)*(volatile char *)(block + at);
+    }
+    say("page_tables", count);
+}
+// Descriptors that are in no table: sent, and never received.
+static void in_flight(void) {
+    long count = 0;
+    for (int pair[2]; socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair) == 0;) {
+        for (;; count += 200) {
+            char byte = 0;
+            struct iovec part = {&byte, 1};
+            union {
+                struct cmsghdr header;
+                char space[CMSG_SPACE(200 * sizeof(int))];
+            } control = {0};
+            struct msghdr all = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+            control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(200 * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+            for (int i = 0; i < 200; i++) ((int *)CMSG_DATA(&control.header))[i] = pair[1];
+            if (sendmsg(pair[0], &all, 0) < 0) break;
+        }
+        if (errno == ETOOMANYREFS) break;
+    }
+    say("in_flight", count);
+}
+// Watches: every descriptor in every epoll.
+static void watches(void) {
+    long count = 0;
+    int fds[900], epolls[100], have = 0;
+    while (have < 900 && (fds[have] = eventfd(0, 0)) >= 0) have++;
+    for (int e = 0; e < 100 && (epolls[e] = epoll_create1(0)) >= 0; e++)
+        for (int i = 0; i < have; i++, count++) {
+            struct epoll_event event = {.events = EPOLLIN};
+            if (epoll_ctl(epolls[e], EPOLL_CTL_ADD, fds[i], &event) < 0) goto out;
+        }
+    errno = EMFILE;
+out:
+    say("watches", count);
 }
 static void leave(void) {
     // Children, and theirs, in sessions of their own, deaf to what asks them to end.
@@ -208,7 +271,7 @@ int main(int argc, char **argv) {
                {"forks", forks},     {"tmp_bytes", tmp_bytes},     {"tmp_files", tmp_files},
                {"deep", deep},       {"timers", timers},           {"pipes", pipes},
                {"unix_buffers", unix_buffers}, {"tcp_buffers", tcp_buffers}, {"locked", locked},
-               {"mappings", mappings}, {"leave", leave}, {"spin", spin}, {"logs", logs}, {"core", core}, {"stop", stop}};
+               {"mappings", mappings}, {"leave", leave}, {"locks", locks}, {"page_tables", page_tables}, {"in_flight", in_flight}, {"watches", watches}, {"spin", spin}, {"logs", logs}, {"core", core}, {"stop", stop}};
     if (argc > 1 && !strcmp(argv[1], "deep") && chdir("/tmp") < 0) return 3;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (argc > 1 && !strcmp(argv[1], all[i].name)) {
