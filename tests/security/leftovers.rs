@@ -70,8 +70,14 @@ fn folders_of_a_dead_launcher_in_another_cgroup_are_removed() {
     let cgroups = Cgroups::make(&format!("cloister-test-leftovers-{}", std::process::id()));
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("elsewhere");
-    let enter: String =
-        cgroups.0.iter().map(|folder| format!("echo $$ >{}/cgroup.procs\n", folder.display())).collect();
+    // On v2 a cgroup that gave its controllers away takes no process any more, but the launcher's leaf does.
+    let enter = |folder: &PathBuf| {
+        format!(
+            "to={}\n[ ! -d $to/cloister-main ] || to=$to/cloister-main\necho $$ >$to/cgroup.procs\n",
+            folder.display()
+        )
+    };
+    let enter: String = cgroups.0.iter().map(enter).collect();
     let runner = program("sandbox-runner");
     let text = format!("#!/bin/sh\nset -e\n{enter}exec {}\n", runner.display());
     std::fs::write(&script, text).unwrap();

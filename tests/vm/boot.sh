@@ -9,14 +9,14 @@ boot() {
         -kernel "$vm/kernel/vmlinuz" -initrd "$vm/$name.initramfs" -nodefaults -no-reboot -display none \
         -serial "file:$console" -serial stdio \
         -append "console=ttyS0 panic=-1 cgroup_no_v1=all cloister.filter=${TESTS:-} systemd.show_status=no" </dev/null |
-        tr -d '\r' | tee "$said" || echo "QEMU ended with ${PIPESTATUS[0]} (124: out of time)"
+        sed -u 's|\r||g' | tee "$said" || echo "QEMU ended with ${PIPESTATUS[0]} (124: out of time)"
     echo "guest $name: $((SECONDS - begin)) s"
     if grep -qx 'GUEST PASSED' "$said" && grep -q '^test result: ok\. [1-9]' "$said" && ! grep -q '^test result: FAILED' "$said"; then
         echo "guest $name: passed"
         return
     fi
     echo "guest $name: FAILED; the end of what its kernel said:" >&2
-    tail -40 "$console" | tr -d '\r' >&2
+    tail -25 "$console" | tr -d '\r' >&2
     # Counted by whoever sums up, also when the guest could not say so itself.
     grep -q '^test result: FAILED' "$said" || echo "test result: FAILED. 0 passed; 1 failed; the guest died or was mute"
     return 1
