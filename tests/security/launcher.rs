@@ -30,7 +30,6 @@ fn changed_orders_never_crash_it() {
         ToLauncher::Make { blank: 1, spec: spec() },
         ToLauncher::Sockets { blank: 1, count: 4 },
         ToLauncher::Inspect { blank: 1 },
-        ToLauncher::Inspect { blank: 1 },
         ToLauncher::Kill { blank: 1 },
         configure(vec![Wall::Landlock]),
     ];

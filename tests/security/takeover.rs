@@ -57,7 +57,7 @@ fn run(target: &Target, number: u64, program: &'static str, args: &[String]) -> 
     tell(&socket, &ToBlank::Start(start(args)), &[binary.as_fd(), theirs.as_fd(), theirs.as_fd()]);
     drop(theirs);
     let told = hear::<FromBlank>(&socket);
-    assert!(matches!(told, Some((FromBlank::Raised(_), _))), "{told:?}");
+    assert!(matches!(told, Some((FromBlank::Raised { .. }, _))), "{told:?}");
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
     text
@@ -290,7 +290,7 @@ fn starts_by_chance_give_nothing() {
         let mut raised = false;
         while let Some((told, _)) = hear::<FromBlank>(&socket) {
             match told {
-                FromBlank::Raised(_) => raised = true,
+                FromBlank::Raised { .. } => raised = true,
                 FromBlank::Failed(_) => raised = false,
                 FromBlank::Ready => panic!("turn {turn}: ready twice"),
             }

@@ -42,7 +42,8 @@ pub struct Enforced {
 pub struct SeccompEnforced {
     /// Instructions.
     pub instructions: u32,
-    /// SHA-256 of its `sock_filter`s as they were given to the kernel, 64 hexadecimal digits.
+    /// SHA-256 of its `sock_filter`s, 64 hexadecimal digits. The supervisor makes it, of the bytes that
+    /// the process says it gave to the kernel; empty before.
     pub sha256: String,
 }
 

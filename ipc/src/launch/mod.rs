@@ -285,7 +285,21 @@ pub enum FromBlank {
     /// Waits for [`ToBlank::Start`]. With a network: the proxy's listening socket, then the sockets.
     Ready,
     /// Every wall but the last filter stands; what follows is exec or [`FromBlank::Failed`].
-    Raised(Box<Enforced>),
+    Raised {
+        /// What is enforced.
+        enforced: Box<Enforced>,
+        /// The seccomp programs as they were (and the last as it will be) given to the kernel, in the
+        /// order of [`Enforced::seccomp`].
+        #[cfg_attr(test, proptest(strategy = "some_filters()"))]
+        filters: Vec<serde_bytes::ByteBuf>,
+    },
     /// It ends.
     Failed(Failure),
+}
+
+#[cfg(test)]
+fn some_filters() -> impl proptest::strategy::Strategy<Value = Vec<serde_bytes::ByteBuf>> {
+    use proptest::prelude::*;
+    let program = proptest::collection::vec(any::<u8>(), 0..64);
+    proptest::collection::vec(program.prop_map(serde_bytes::ByteBuf::from), 0..4)
 }

@@ -11,8 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cloister_ipc::launch::{
-    CgroupLimit, Failure, FromBlank, MountEnforced, SeccompEnforced, Spec, Stage, Start, ToBlank,
-    WORKER_PORT, Wall,
+    CgroupLimit, Failure, FromBlank, MountEnforced, Spec, Stage, Start, ToBlank, WORKER_PORT, Wall,
 };
 use cloister_ipc::limits::LAUNCH_BYTES;
 use cloister_ipc::{codec, descriptors};
@@ -40,7 +39,7 @@ pub(crate) struct Prepared<'a> {
     /// The launcher's namespaces.
     pub(crate) namespaces: Vec<u64>,
     /// The launcher's own filter.
-    pub(crate) filter: SeccompEnforced,
+    pub(crate) filter: Vec<u8>,
     pub(crate) spec: &'a Spec,
     pub(crate) waived: &'a [Wall],
 }
@@ -142,8 +141,7 @@ fn become_worker(
     let arguments = Arguments::new(start)?;
     let walls = walls.landlock(spec, start, given.binary.as_fd())?;
     let (walls, socket) = walls.close_descriptors(given, start.files)?;
-    say(socket, &FromBlank::Raised(Box::new(walls.enforced(&start.last))))
-        .map_err(at(Stage::Protocol, "telling what was enforced"))?;
+    say(socket, &walls.report(&start.last)).map_err(at(Stage::Protocol, "telling what was enforced"))?;
     walls.exec(&start.last, &arguments)
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use cloister_ipc::launch::{Configure, Failure, Machine, SeccompEnforced, Stage, Wall};
+use cloister_ipc::launch::{Configure, Failure, Machine, Stage, Wall};
 use cloister_sys::{CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::chdir;
@@ -34,7 +34,7 @@ pub(super) struct Host {
     /// The launcher's namespaces, in the order of [`cloister_ipc::launch::NAMESPACES`].
     pub(super) namespaces: Vec<u64>,
     /// The launcher's own filter, which every child inherits.
-    pub(super) filter: SeccompEnforced,
+    pub(super) filter: Vec<u8>,
     own_uid: bool,
 }
 
@@ -63,7 +63,6 @@ impl Host {
         match prepared {
             Ok((network, templates, namespaces, filter)) => {
                 let own_uid = identity.shared(configure).is_none();
-                let filter = walls::measured(&filter);
                 Ok(Self { proc, network, templates, cgroups, identity, namespaces, filter, own_uid })
             }
             Err(failure) => {

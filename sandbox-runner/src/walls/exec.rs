@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
 
-use cloister_ipc::launch::{BINARY_FD, Enforced, Failure, Stage, Start};
+use cloister_ipc::launch::{BINARY_FD, Failure, FromBlank, Stage, Start};
 use nix::fcntl::AtFlags;
 use nix::unistd::execveat;
 
-use super::{Raising, measured, stage};
+use super::seccomp::counted;
+use super::{Raising, stage};
 use crate::failure::at;
 
 /// Argument lists in the form exec takes, made before the last filter.
@@ -37,13 +38,15 @@ impl Arguments {
 }
 
 impl Raising<stage::Closed> {
-    /// What is enforced; the second filter, `last`, is counted in, since nothing can be told after
-    /// exec (if it can't be installed, [`Raising::exec`] fails).
+    /// The report: what is enforced, and the filters. The last one is counted in, since nothing can be
+    /// told after exec (if it can't be installed, [`Raising::exec`] fails).
     #[must_use]
-    pub fn enforced(&self, last: &[u8]) -> Enforced {
+    pub fn report(&self, last: &[u8]) -> FromBlank {
         let mut enforced = self.enforced.clone();
-        enforced.seccomp.push(measured(last));
-        enforced
+        enforced.seccomp.push(counted(last));
+        let filters = self.filters.iter().map(Vec::as_slice).chain([last]);
+        let filters = filters.map(|program| program.to_vec().into()).collect();
+        FromBlank::Raised { enforced: Box::new(enforced), filters }
     }
 
     /// Installs the second filter and executes the binary.

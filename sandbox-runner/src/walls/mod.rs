@@ -32,7 +32,7 @@ mod seccomp;
 use std::io;
 use std::marker::PhantomData;
 
-use cloister_ipc::launch::{Enforced, Failure, Mitigation, MitigationState, SeccompEnforced, Wall};
+use cloister_ipc::launch::{Enforced, Failure, Mitigation, MitigationState, Wall};
 use cloister_sys::FreshChild;
 
 pub use descriptors::{Given, START_FD, Writable};
@@ -42,7 +42,6 @@ pub(crate) use namespaces::ids as namespace_ids;
 pub use namespaces::{INSIDE_ID, Outside};
 pub use network::Sockets;
 pub(crate) use network::tcp;
-pub(crate) use seccomp::measured;
 
 use crate::failure::failure;
 
@@ -85,21 +84,24 @@ pub mod stage {
 pub struct Raising<Stage> {
     child: FreshChild,
     enforced: Enforced,
+    /// The seccomp programs that were given to the kernel.
+    filters: Vec<Vec<u8>>,
     stage: PhantomData<Stage>,
 }
 
 impl Raising<stage::Cloned> {
     /// Starts the chain; `waived` are the operator's, `inherited` the launcher's own filter.
     #[must_use]
-    pub fn new(child: FreshChild, waived: &[Wall], inherited: SeccompEnforced) -> Self {
-        let enforced = Enforced { waived: waived.to_vec(), seccomp: vec![inherited], ..Enforced::default() };
-        Self { child, enforced, stage: PhantomData }
+    pub fn new(child: FreshChild, waived: &[Wall], inherited: Vec<u8>) -> Self {
+        let seccomp = vec![seccomp::counted(&inherited)];
+        let enforced = Enforced { waived: waived.to_vec(), seccomp, ..Enforced::default() };
+        Self { child, enforced, filters: vec![inherited], stage: PhantomData }
     }
 }
 
 impl<Stage> Raising<Stage> {
     fn advance<Next>(self) -> Raising<Next> {
-        Raising { child: self.child, enforced: self.enforced, stage: PhantomData }
+        Raising { child: self.child, enforced: self.enforced, filters: self.filters, stage: PhantomData }
     }
 
     fn waived(&self, wall: Wall) -> bool {

@@ -11,6 +11,7 @@ fn by_its_fields(child: FreshChild) -> Raising<stage::Closed> {
     Raising {
         child, //~ E0451 `child`
         enforced: Enforced::default(),
+        filters: Vec::new(),
         stage: PhantomData,
     }
 }

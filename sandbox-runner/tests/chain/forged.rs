@@ -2,12 +2,11 @@
 
 use std::marker::PhantomData;
 
-use cloister_ipc::launch::SeccompEnforced;
 use cloister_sandbox_runner::walls::{Raising, stage};
 use cloister_sys::FreshChild;
 
 fn by_the_first_step(child: FreshChild) -> Raising<stage::Closed> {
-    Raising::<stage::Closed>::new(child, &[], SeccompEnforced::default()) //~ E0599 no function or associated item named `new`
+    Raising::<stage::Closed>::new(child, &[], Vec::new()) //~ E0599 no function or associated item named `new`
 }
 
 fn by_the_step_itself(walls: Raising<stage::Cloned>) -> Raising<stage::Closed> {

@@ -3,14 +3,14 @@
 
 use std::os::fd::AsFd;
 
-use cloister_ipc::launch::{Failure, SeccompEnforced, Spec, Start};
+use cloister_ipc::launch::{Failure, Spec, Start};
 use cloister_sandbox_runner::walls::{Arguments, Given, Outside, Raising, stage};
 use cloister_sys::FreshChild;
 
 type Done = Result<(), Failure>;
 
 fn without_cgroup(child: FreshChild, outside: Outside) -> Done {
-    let walls = Raising::new(child, &[], SeccompEnforced::default());
+    let walls = Raising::new(child, &[], Vec::new());
     walls.enter_namespaces(outside)?; //~ E0599 no method named `enter_namespaces`
     Ok(())
 }
@@ -68,7 +68,7 @@ fn without_descriptors(
 }
 
 fn exec_at_once(child: FreshChild, arguments: &Arguments) -> Done {
-    let walls = Raising::new(child, &[], SeccompEnforced::default());
+    let walls = Raising::new(child, &[], Vec::new());
     walls.exec(&[], arguments)?; //~ E0599 no method named `exec`
     Ok(())
 }
@@ -85,7 +85,7 @@ fn the_last_filter_instead_of_the_first(walls: Raising<stage::Powerless>, argume
 }
 
 fn telling_before_all_is_enforced(walls: &Raising<stage::Landlocked>) {
-    walls.enforced(&[]); //~ E0599 no method named `enforced`
+    walls.report(&[]); //~ E0599 no method named `report`
 }
 
 fn main() {}

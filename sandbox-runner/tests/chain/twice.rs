@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use cloister_ipc::launch::{Failure, SeccompEnforced, Spec, Start};
+use cloister_ipc::launch::{Failure, Spec, Start};
 use cloister_sandbox_runner::walls::{Arguments, Given, Outside, Raising, stage};
 use cloister_sys::FreshChild;
 
@@ -30,8 +30,8 @@ fn exec(walls: Raising<stage::Closed>, arguments: &Arguments) -> Result<(), Fail
 }
 
 fn a_child(child: FreshChild) {
-    let _first = Raising::new(child, &[], SeccompEnforced::default());
-    let _second = Raising::new(child, &[], SeccompEnforced::default()); //~ E0382 use of moved value: `child`
+    let _first = Raising::new(child, &[], Vec::new());
+    let _second = Raising::new(child, &[], Vec::new()); //~ E0382 use of moved value: `child`
 }
 
 fn main() {}

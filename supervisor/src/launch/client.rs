@@ -230,7 +230,7 @@ async fn first_word(start: OwnedFd) -> Result<(OwnedFd, Vec<OwnedFd>), StartErro
     match codec::decode(buffer.get(..length).unwrap_or_default(), LAUNCH_BYTES) {
         Ok(FromBlank::Ready) => Ok((start.into_inner(), fds)),
         Ok(FromBlank::Failed(failure)) => Err(StartError::Failed(failure)),
-        Ok(FromBlank::Raised(_)) => Err(protocol("a blank spoke out of turn")),
+        Ok(FromBlank::Raised { .. }) => Err(protocol("a blank spoke out of turn")),
         Err(_) if length == 0 => Err(protocol("a blank died while it raised its walls")),
         Err(error) => Err(protocol(&error.to_string())),
     }

@@ -11,6 +11,8 @@ use cloister_ipc::launch::{
     CgroupSpec, Enforced, Failure, NetworkSpec, PROXY_PORT, Spec, Stage, Start, WORKER_PORT, Wall,
 };
 use rustix::fs::{Mode, OFlags};
+use serde_bytes::ByteBuf;
+use sha2::{Digest as _, Sha256};
 
 use super::StartError;
 use super::filters::{self, Filters, Profile};
@@ -88,19 +90,36 @@ impl Plan {
 }
 
 impl Plan {
-    /// The process must be behind the filters that were made for it, to the byte. (The first of all
-    /// is the launcher's own.)
-    pub(super) fn check(&self, enforced: &Enforced) -> Result<(), StartError> {
-        let installed: Vec<_> = enforced.seccomp.iter().skip(1).map(|program| &program.sha256).collect();
-        if installed.iter().copied().eq(&self.seccomp_sha256) {
-            return Ok(());
-        }
-        Err(StartError::Failed(Failure {
-            stage: Stage::Wall(Wall::Seccomp),
-            errno: 0,
-            what: format!("the process has the filters {installed:?}, not {:?}", self.seccomp_sha256),
-        }))
+    /// What the process enforces, with the hashes of its filters.
+    ///
+    /// # Errors
+    /// It is behind others than were made for it.
+    pub(super) fn attest(&self, enforced: Enforced, filters: &[ByteBuf]) -> Result<Enforced, StartError> {
+        let [base, last] = &self.seccomp_sha256;
+        attest(enforced, filters, [(&self.spec.base, base), (&self.start.last, last)])
     }
+}
+
+/// Compares the filters, to the byte, with those that were made (and their hashes). The first of all is
+/// the launcher's own.
+fn attest(
+    mut enforced: Enforced,
+    filters: &[ByteBuf],
+    made: [(&[u8], &str); 2],
+) -> Result<Enforced, StartError> {
+    let inherited = filters.first().map(|program| hex::encode(Sha256::digest(program)));
+    let hashes = inherited.into_iter().chain(made.map(|(_, sha256)| sha256.to_owned()));
+    let told = enforced.seccomp.iter().map(|program| program.instructions as usize);
+    let same = filters.iter().skip(1).map(|program| program.as_slice()).eq(made.map(|(program, _)| program))
+        && told.eq(filters.iter().map(|program| program.len() / 8));
+    if !same {
+        let what = format!("the process has other filters than were made for it: {:?}", enforced.seccomp);
+        return Err(StartError::Failed(Failure { stage: Stage::Wall(Wall::Seccomp), errno: 0, what }));
+    }
+    for (program, sha256) in enforced.seccomp.iter_mut().zip(hashes) {
+        program.sha256 = sha256;
+    }
+    Ok(enforced)
 }
 
 /// Sizes of `/app` come in powers of four, so that Workers with files share blanks too.
@@ -164,5 +183,31 @@ mod tests {
         assert_eq!(app_class(1 << 20), 4 << 20);
         assert_eq!(app_class(5 << 20), 16 << 20);
         assert!(app_class(u64::MAX) > 1 << 60);
+    }
+
+    #[test]
+    fn only_the_filters_that_were_made_are_attested() {
+        use cloister_ipc::launch::SeccompEnforced;
+        let program = |byte: u8| vec![byte; 16];
+        let report = |filters: &[Vec<u8>], instructions: u32| {
+            let seccomp = vec![SeccompEnforced { instructions, ..Default::default() }; filters.len()];
+            let filters: Vec<_> = filters.iter().cloned().map(ByteBuf::from).collect();
+            let made = [(&[2; 16][..], "second"), (&[3; 16][..], "third")];
+            attest(Enforced { seccomp, ..Enforced::default() }, &filters, made)
+        };
+        let whole = report(&[program(1), program(2), program(3)], 2).unwrap();
+        let hashes: Vec<_> = whole.seccomp.iter().map(|program| program.sha256.as_str()).collect();
+        assert_eq!(hashes, [hex::encode(Sha256::digest(program(1))).as_str(), "second", "third"]);
+        for (filters, instructions) in [
+            (vec![program(1), program(3), program(2)], 2),
+            (vec![program(1), program(2), program(4)], 2),
+            (vec![program(1), program(2)], 2),
+            (vec![program(2), program(3)], 2),
+            (vec![program(1), program(2), program(3), program(3)], 2),
+            (vec![program(1), program(2), program(3)], 3),
+            (vec![], 0),
+        ] {
+            assert!(report(&filters, instructions).is_err(), "{filters:?}");
+        }
     }
 }

@@ -39,7 +39,6 @@ impl Launcher {
         // Asked for while it surely lives: a binary may be over before we hear of its exec.
         let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(blank.pid));
         let enforced = run(blank.start, &plan, &ends, blank.exit).await?;
-        plan.check(&enforced)?;
         let net = plan.spec.network.map(|_| Net {
             blank: blank.id,
             sockets: blank.sockets,
@@ -124,7 +123,7 @@ async fn run(
         .await
         .map_err(StartError::io(what))?;
     let mut raised = None;
-    let mut buffer = vec![0; 16 << 10];
+    let mut buffer = vec![0; LAUNCH_BYTES];
     loop {
         let (length, _) = socket
             .async_io(Interest::READABLE, |socket| descriptors::receive(socket, &mut buffer))
@@ -134,7 +133,7 @@ async fn run(
             break;
         }
         match codec::decode(buffer.get(..length).unwrap_or_default(), LAUNCH_BYTES) {
-            Ok(FromBlank::Raised(enforced)) => raised = Some(*enforced),
+            Ok(FromBlank::Raised { enforced, filters }) => raised = Some(plan.attest(*enforced, &filters)?),
             Ok(FromBlank::Failed(failure)) => return Err(StartError::Failed(failure)),
             Ok(FromBlank::Ready) => return Err(protocol("a blank was ready twice")),
             Err(error) => return Err(protocol(&error.to_string())),

@@ -49,7 +49,7 @@ async fn the_kernel_sees_the_walls_that_are_reported() {
         assert!(inside, "{controller}: {cgroups}");
     }
     let limits = read("limits");
-    for (name, value) in [("Max open files", 1023), ("Max core file size", 0), ("Max processes", 64)] {
+    for (name, value) in [("Max open files", 1023), ("Max core file size", 1), ("Max processes", 64)] {
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         let values: Vec<u64> = line.split_whitespace().take(2).map(|text| text.parse().unwrap()).collect();
         assert_eq!(values, [value, value], "{name}");
