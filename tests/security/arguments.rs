@@ -297,6 +297,7 @@ const DANGEROUS: &[(&str, &str, &[u64])] = &[
     ("prlimit64", "another process", &[1]),
     ("prlimit64", "RLIMIT_CORE", &[0, 4, 0x1000]),
     ("prlimit64", "another process, below high bits", &[0x1_0000_0001]),
+    ("renameat2", "RENAME_WHITEOUT", &[NONE, 0, NONE, 0, 4]),
     ("sendmmsg", "MSG_FASTOPEN", &[3, 0, 1, 0x2000_0000]),
     ("sendmmsg", "MSG_OOB", &[3, 0, 1, 1]),
     ("sendmsg", "MSG_FASTOPEN", &[3, 0, 0x2000_0000]),

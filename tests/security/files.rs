@@ -62,3 +62,31 @@ async fn harmless_files_work() {
     all_worked(&Cell::new("files_twin").probes().await);
     all_worked(&Cell::new("files_twin").contract(Contract::Ipc).probes().await);
 }
+
+/// The kernel's own landlock cases.
+#[tokio::test]
+async fn nothing_moves_between_folders_of_other_rights() {
+    for cell in [Cell::new("landlock"), Cell::new("landlock").contract(Contract::Ipc)] {
+        let mut findings = cell.probes().await;
+        if std::env::var_os("CLOISTER_TEST_OTHER_KERNEL").is_some() {
+            findings.retain(|finding| !finding.name.starts_with("port: "));
+        }
+        all_refused(&findings);
+    }
+    all_worked(&Cell::new("landlock_twin").probes().await);
+    all_worked(&Cell::new("landlock_twin").contract(Contract::Ipc).probes().await);
+}
+
+/// Two at a time: neither sees what the other writes, nor under which name its program lies.
+#[tokio::test]
+async fn each_has_a_tmp_of_its_own() {
+    let folder = crate::cell::stored("listener", false);
+    let mut first = Cell::new("tmp").arg("write").start().await;
+    assert_eq!(first.line().await.as_deref(), Some("written"));
+    let second = Cell::new("tmp").arg("look").arg(folder.display()).run().await;
+    assert_eq!(second.lines, ["nothing"], "{second:?}");
+    assert!(first.process.exit().is_none());
+    // The twin: who wrote it finds it.
+    let itself = Cell::new("tmp").arg("both").run().await;
+    assert_eq!(itself.lines, ["written", "/tmp/secret"]);
+}
