@@ -66,9 +66,17 @@ fn who_took_it_over_is_ended() {
         for name in ["io_uring_setup", "io_uring_enter", "io_uring_register", "clone3"] {
             assert_eq!(filter.call(name, &[]), Action::ENOSYS, "{name}");
         }
-        for name in
-            ["kill", "tkill", "mlockall", "sched_setscheduler", "pidfd_open", "symlinkat", "setpriority"]
-        {
+        for name in [
+            "listen",
+            "linkat",
+            "kill",
+            "tkill",
+            "mlockall",
+            "sched_setscheduler",
+            "pidfd_open",
+            "symlinkat",
+            "setpriority",
+        ] {
             assert_eq!(filter.call(name, &[]), Action::EPERM, "{name}");
         }
     }

@@ -205,6 +205,11 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         abi: 4,
         ..attempt("binds_a_tcp_port", Refused(EACCES), |_, _| TcpListener::bind("127.0.0.1:0").map(drop))
     },
+    attempt("listens_without_binding", Refused(EPERM), |_, _| {
+        // Landlock lets it pass: the kernel binds it by itself.
+        let unbound = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None)?;
+        done(nix::sys::socket::listen(&unbound, nix::sys::socket::Backlog::MAXCONN))
+    }),
     Attempt {
         abi: 6,
         waived: ONLY_LANDLOCK,
