@@ -122,10 +122,14 @@ fn without_a_filter_it_is_still_nobody() {
         std::fs::write(&path, &text).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    let known: BTreeSet<_> = committed.lines().collect();
-    let more: Vec<_> = through.iter().filter(|name| !known.contains(name.as_str())).collect();
-    // An older kernel lacks some of it.
+    let mut known: BTreeSet<_> = committed.lines().collect();
+    // An older kernel lacks some of it. What only it lets pass: landlock of 6.1 hears nothing of a whiteout (a node that
+    // opens nothing, on a nodev mount), and with Yama, which Debian has, a process may name its own tracers.
     let other = std::env::var_os("CLOISTER_TEST_OTHER_KERNEL").is_some();
+    if other {
+        known.extend(["files: mknod a whiteout", "processes: PR_SET_PTRACER"]);
+    }
+    let more: Vec<_> = through.iter().filter(|name| !known.contains(name.as_str())).collect();
     assert!(
         more.is_empty() && (other || committed == text),
         "got through, and is not committed: {more:#?}\n{text}"
@@ -235,7 +239,7 @@ fn orders_by_chance_give_nothing() {
 /// binary behind its walls; the launcher goes on.
 #[test]
 fn starts_by_chance_give_nothing() {
-    let turns: u64 = if std::env::var_os("CLOISTER_TEST_OTHER_KERNEL").is_some() { 12 } else { 120 };
+    let turns: u64 = if std::env::var_os("CLOISTER_TEST_OTHER_KERNEL").is_some() { 36 } else { 120 };
     let target = Target::configured();
     let program = stored("processes_twin", false);
     let (mut ran, mut refused) = (0, 0);
