@@ -33,17 +33,40 @@ pub(super) fn remove(at: impl AsFd, name: &str) -> io::Result<()> {
 }
 
 /// Removes a folder whose subfolders were just removed: the kernel lets go of them a little later, and
-/// says busy until then.
-pub(super) fn remove_emptied(at: impl AsFd, name: &str) -> io::Result<()> {
+/// says busy until then. An error tells what is in the way at `path`, where it is.
+pub(super) fn remove_emptied(at: impl AsFd, name: &str, path: &str) -> io::Result<()> {
     for _ in 0..200 {
         match remove(&at, name) {
             Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => return Ok(()),
             other => return other,
         }
     }
-    remove(&at, name)
+    remove(&at, name).map_err(|error| {
+        let folder = subfolder(&at, name);
+        let left =
+            folder.as_ref().map_or_else(|_| Vec::new(), |folder| subfolders(folder).unwrap_or_default());
+        let told = left.iter().map(|inner| {
+            let inside = folder.as_ref().map(|folder| read(folder, &format!("{inner}/cgroup.procs")));
+            format!("{inner} (processes: {inside:?})")
+        });
+        io::Error::other(format!("{path}: {error}; in it: {}", told.collect::<Vec<_>>().join(", ")))
+    })
+}
+
+/// The folders in a folder.
+pub(super) fn subfolders(folder: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder.as_fd())? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type() == rustix::fs::FileType::Directory && name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 pub(super) fn writer(at: impl AsFd, name: &str) -> io::Result<File> {

@@ -5,7 +5,7 @@
 //! of dead launchers in the whole hierarchy.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::{detect, files};
@@ -38,7 +38,7 @@ struct Owner {
 impl Owner {
     fn own(proc: BorrowedFd<'_>) -> io::Result<Self> {
         let pid = std::process::id();
-        let started = started(proc, pid).ok_or_else(|| io::Error::other("/proc/self/stat makes no sense"))?;
+        let started = started(proc, pid)?;
         let namespace = rustix::fs::statat(proc, "self/ns/pid", rustix::fs::AtFlags::empty())?.st_ino;
         Ok(Self { pid, started, namespace })
     }
@@ -54,9 +54,13 @@ impl Owner {
         parts.next().is_none().then_some(Self { pid, started, namespace })
     }
 
-    /// Whether it is of `own`'s pid namespace and no process any more.
+    /// Whether it is of `own`'s pid namespace and no process any more. Who can't be looked at lives.
     fn is_dead(self, own: Self, proc: BorrowedFd<'_>) -> bool {
-        self.namespace == own.namespace && started(proc, self.pid) != Some(self.started)
+        self.namespace == own.namespace
+            && match started(proc, self.pid) {
+                Ok(started) => started != self.started,
+                Err(error) => matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ESRCH)),
+            }
     }
 }
 
@@ -69,11 +73,11 @@ pub(super) fn own_name(proc: BorrowedFd<'_>) -> io::Result<String> {
 pub(super) fn clean(proc: BorrowedFd<'_>, parent: &OwnedFd) -> io::Result<()> {
     let own = Owner::own(proc)?;
     let until = Instant::now() + PATIENCE;
-    for name in subfolders(parent)? {
+    for name in files::subfolders(parent)? {
         let dead = Owner::parse(&name).is_some_and(|owner| owner.is_dead(own, proc));
         // Another launcher that starts now may have been faster.
         if dead && let Ok(folder) = files::subfolder(parent, &name) {
-            empty(&folder, until)?;
+            empty(&folder, until);
             let _ = removed(parent, &name, until); // what stays is not theirs alone
         }
     }
@@ -93,7 +97,7 @@ pub(super) fn clean_everywhere(proc: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 fn search(proc: BorrowedFd<'_>, folder: &OwnedFd, depth: usize, left: &mut usize) -> io::Result<()> {
-    for name in subfolders(folder).unwrap_or_default() {
+    for name in files::subfolders(folder).unwrap_or_default() {
         if *left == 0 {
             return Ok(());
         }
@@ -122,12 +126,12 @@ fn tops(mounts: &str) -> Vec<String> {
     mounts.lines().filter_map(top).collect()
 }
 
-/// Removes the folders of the children, which died with their launcher or are about to.
-fn empty(folder: &OwnedFd, until: Instant) -> io::Result<()> {
-    for name in subfolders(folder)? {
-        let _ = removed(folder, &name, until); // then the launcher's folder stays too
+/// Removes the folders of the children, which died with their launcher or are about to. What another
+/// launcher removes meanwhile can't be listed, and what stays keeps the launcher's folder.
+fn empty(folder: &OwnedFd, until: Instant) {
+    for name in files::subfolders(folder).unwrap_or_default() {
+        let _ = removed(folder, &name, until);
     }
-    Ok(())
 }
 
 fn removed(parent: &OwnedFd, name: &str, until: Instant) -> bool {
@@ -141,26 +145,17 @@ fn removed(parent: &OwnedFd, name: &str, until: Instant) -> bool {
     }
 }
 
-fn subfolders(folder: &OwnedFd) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(folder.as_fd())? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.file_type() == rustix::fs::FileType::Directory && name != "." && name != ".." {
-            names.push(name);
-        }
-    }
-    Ok(names)
-}
-
 /// When a live process was started, in clock ticks since boot (proc_pid_stat(5), field 22).
-fn started(proc: BorrowedFd<'_>, pid: u32) -> Option<u64> {
-    let stat = files::read(proc, &format!("{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+fn started(proc: BorrowedFd<'_>, pid: u32) -> io::Result<u64> {
+    let stat = files::read(proc, &format!("{pid}/stat"))?;
+    let field = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok());
+    field.ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat makes no sense: {stat}")))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     fn proc() -> OwnedFd {

@@ -119,11 +119,14 @@ impl Cgroups {
     }
 
     /// Removes the launcher's own folder, at its end.
-    pub(crate) fn close(&self) {
+    ///
+    /// # Errors
+    /// The folder that stays, and why.
+    pub(crate) fn close(&self) -> io::Result<()> {
         match self {
             Self::V2(v2) => v2.close(),
             Self::V1(v1) => v1.close(),
-            Self::None => {}
+            Self::None => Ok(()),
         }
     }
 }

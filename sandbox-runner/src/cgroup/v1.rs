@@ -74,7 +74,7 @@ impl V1 {
             match open(path) {
                 Ok(hierarchy) => v1.hierarchies.push(hierarchy),
                 Err(error) => {
-                    v1.close();
+                    let _ = v1.close(); // the next start removes what is left
                     return Err(wall(Wall::Cgroup, format!("preparing {path}/{name}"))(error));
                 }
             }
@@ -134,10 +134,13 @@ impl V1 {
         gone
     }
 
-    pub(super) fn close(&self) {
-        for hierarchy in &self.hierarchies {
-            let _ = files::remove_emptied(&hierarchy.parent, &self.name); // the next start removes what is left
-        }
+    pub(super) fn close(&self) -> io::Result<()> {
+        let closed = self
+            .hierarchies
+            .iter()
+            .map(|hierarchy| files::remove_emptied(&hierarchy.parent, &self.name, &hierarchy.path));
+        // Each of them is tried; the first error is told.
+        closed.fold(Ok(()), |so_far, this| so_far.and(this))
     }
 }
 

@@ -45,7 +45,7 @@ impl V2 {
         match enable(&v2.own) {
             Ok(()) => Ok(v2),
             Err(error) => {
-                v2.close();
+                let _ = v2.close(); // the next start removes what is left
                 Err(failed("cgroup.subtree_control of the launcher's folder")(error))
             }
         }
@@ -114,8 +114,8 @@ impl V2 {
         !removed.is_err_and(|error| error.raw_os_error() == Some(nix::libc::EBUSY))
     }
 
-    pub(super) fn close(&self) {
-        let _ = files::remove_emptied(&self.parent, &self.name); // the next start removes what is left
+    pub(super) fn close(&self) -> io::Result<()> {
+        files::remove_emptied(&self.parent, &self.name, &self.path)
     }
 }
 

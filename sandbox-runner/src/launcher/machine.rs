@@ -66,7 +66,7 @@ impl Host {
                 Ok(Self { proc, network, templates, cgroups, identity, namespaces, filter, own_uid })
             }
             Err(failure) => {
-                cgroups.close();
+                let _ = cgroups.close(); // the failure that is told is the first one
                 Err(failure)
             }
         }

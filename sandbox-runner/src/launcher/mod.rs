@@ -26,6 +26,9 @@ use machine::Host;
 /// How long to wait before a cgroup folder that was busy is tried again, milliseconds.
 const RETRY_MS: u16 = 10;
 
+/// How often it is tried again at the launcher's end.
+const LAST_TRIES: u32 = 500;
+
 /// Runs the launcher: standard input is its socket. Returns when the supervisor is gone and every
 /// child is dead.
 ///
@@ -183,14 +186,16 @@ impl Launcher {
         while let Ok(Some(reaped)) = cloister_sys::wait_for(-1) {
             self.blanks.ended(&self.host.cgroups, &reaped);
         }
-        for _ in 0..100 {
+        for _ in 0..LAST_TRIES {
             self.blanks.remove_busy(&self.host.cgroups);
             if !self.blanks.has_busy() {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(RETRY_MS.into()));
         }
-        self.host.cgroups.close();
+        if let Err(error) = self.host.cgroups.close() {
+            eprintln!("sandbox-runner: cgroup folders are left, which the next start removes: {error}");
+        }
     }
 }
 
