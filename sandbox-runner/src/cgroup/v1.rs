@@ -135,12 +135,12 @@ impl V1 {
     }
 
     pub(super) fn close(&self) -> io::Result<()> {
-        let closed = self
-            .hierarchies
-            .iter()
-            .map(|hierarchy| files::remove_emptied(&hierarchy.parent, &self.name, &hierarchy.path));
+        let mut closed = Ok(());
         // Each of them is tried; the first error is told.
-        closed.fold(Ok(()), |so_far, this| so_far.and(this))
+        for hierarchy in &self.hierarchies {
+            closed = closed.and(files::remove_emptied(&hierarchy.parent, &self.name, &hierarchy.path));
+        }
+        closed
     }
 }
 
