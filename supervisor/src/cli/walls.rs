@@ -47,9 +47,12 @@ pub(super) fn confirmed(process: &Value) -> String {
     format!("  THE KERNEL DISAGREES:\n{}", lines.concat())
 }
 
-/// Where the kernel does not confirm what was promised.
-pub(super) fn disagreements(process: &Value) -> &[Value] {
-    process["disagreements"].as_array().map_or(&[], Vec::as_slice)
+/// Where the kernel does not confirm what was promised. An answer without the kernel's word confirms nothing.
+pub(super) fn disagreements(process: &Value) -> Vec<Value> {
+    match process["disagreements"].as_array() {
+        Some(list) => list.clone(),
+        None => vec!["the answer has nothing of the kernel: a supervisor of another version?".into()],
+    }
 }
 
 fn list(value: &Value, one: impl FnMut(&Value) -> String) -> String {
@@ -115,6 +118,9 @@ mod tests {
     #[test]
     fn a_disagreement_is_loud() {
         assert!(confirmed(&json!({"disagreements": []})).contains("confirms"));
+        for none in [json!({}), json!(null), json!({"disagreements": null})] {
+            assert!(confirmed(&none).contains("DISAGREES") && !disagreements(&none).is_empty());
+        }
         let text = confirmed(&json!({"disagreements": ["seccomp: promised 3 filters, seen \u{1b}[0m"]}));
         assert!(text.contains("DISAGREES") && text.contains("promised 3") && !text.contains('\u{1b}'));
     }

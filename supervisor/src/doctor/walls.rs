@@ -200,7 +200,9 @@ fn try_once(config: &Config, waived: &BTreeSet<Wall>) -> Result<Walls, StartErro
     };
     let result = Launcher::connect(socket, options).and_then(|launcher| {
         // Where Workers' binaries lie programs can be executed; /tmp is often mounted noexec.
-        let folder = if config.state.is_dir() { config.state.clone() } else { std::env::temp_dir() };
+        // What a kill leaves in `staging` goes at the next start.
+        let places = [config.state.join("staging"), config.state.clone()];
+        let folder = places.into_iter().find(|place| place.is_dir()).unwrap_or_else(std::env::temp_dir);
         let walls = Trial::prepare(&path, &folder).and_then(|trial| trial.run(&launcher));
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(io("a runtime"))?;
         runtime.block_on(launcher.shutdown());

@@ -147,7 +147,8 @@ async fn connection(
 ) {
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let seen = stop.clone();
-    let mut stopping = pin!(stop.wait_for(|stop| *stop));
+    // Whatever the connection's first poll cost: a wait that was put off asks for no wake-up.
+    let mut stopping = pin!(tokio::task::coop::unconstrained(stop.wait_for(|stop| *stop)));
     let mut asked = false;
     let ended = poll_fn(|context| {
         // What goes wrong here is the client's: it went away, or does not speak HTTP.

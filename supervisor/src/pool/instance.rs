@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::meter::Meter;
@@ -79,6 +80,8 @@ pub struct Instance {
     ended: OnceLock<Ended>,
     killed: CancellationToken,
     over: CancellationToken,
+    /// Told when one of its connections ended.
+    disconnected: Notify,
     callers: Mutex<Vec<Weak<dyn Caller>>>,
     afterwards: Mutex<Afterwards>,
 }
@@ -130,6 +133,7 @@ impl Instance {
             ended: OnceLock::new(),
             killed: CancellationToken::new(),
             over: CancellationToken::new(),
+            disconnected: Notify::new(),
             callers: Mutex::default(),
             afterwards: Mutex::default(),
         })
@@ -207,6 +211,7 @@ impl Instance {
                     }
                     End::Violation(text) => Fate::Violation(text),
                 });
+                instance.disconnected.notify_waiters();
             }
         });
         match opened {
@@ -219,8 +224,10 @@ impl Instance {
         }
     }
 
-    /// Ends the process; everything open on it fails. The first reason stays.
+    /// Ends the process; everything open on it fails. The first reason stays. One that closed a connection has
+    /// perhaps answered on others: these are read to their end.
     pub fn kill(&self, fate: Fate) {
+        let closed = fate == Fate::Closed;
         if self.fate.set(fate).is_err() {
             return;
         }
@@ -228,7 +235,21 @@ impl Instance {
             slot.remove(self);
         }
         self.process.kill();
-        self.close();
+        if !closed {
+            self.close();
+        }
+    }
+
+    /// Ends the process when it has nothing to do.
+    pub(super) fn kill_unless_busy(&self, fate: Fate) {
+        if self.slot.upgrade().is_none_or(|slot| slot.remove_idle(self)) {
+            self.kill(fate);
+        }
+    }
+
+    /// It has no invocation, and nobody who is about to begin one.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open() == 0 && self.load.load(Ordering::Relaxed) == 0
     }
 
     /// Fails everything open on it.
@@ -288,12 +309,18 @@ impl Instance {
     /// Waits until its connections are closed.
     pub(super) async fn closed(&self) {
         let Link::Ipc { connections, .. } = &self.link else { return };
-        let open = connections.iter().any(|cell| {
+        let is_open = |cell: &Mutex<Option<Arc<Connection>>>| {
             let cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
             cell.as_ref().is_some_and(|connection| !connection.is_ended())
-        });
-        if open {
-            self.killed.cancelled().await;
+        };
+        loop {
+            let mut disconnected = std::pin::pin!(self.disconnected.notified());
+            // One may end between the look and the waiting.
+            disconnected.as_mut().enable();
+            if !connections.iter().any(is_open) {
+                return;
+            }
+            disconnected.await;
         }
     }
 

@@ -20,6 +20,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Longest a retired process may finish its requests.
 const DRAIN: Duration = Duration::from_secs(60);
 
+/// How a process is to be ended.
+enum End {
+    /// When it still has nothing to do.
+    UnlessBusy(Fate),
+    /// With all it has to do.
+    Whatever(Fate),
+}
+
 /// A live process, for people.
 #[derive(Debug, Clone, Serialize)]
 pub struct LiveWorker {
@@ -71,8 +79,12 @@ impl Pool {
             interval.tick().await;
             let doomed = self.doomed();
             for batch in doomed.chunks(BATCH) {
-                for (instance, fate) in batch {
-                    instance.kill(fate.clone());
+                for (instance, end) in batch {
+                    match end {
+                        End::Whatever(fate) => instance.kill(fate.clone()),
+                        // It may have got a request since it was looked at.
+                        End::UnlessBusy(fate) => instance.kill_unless_busy(fate.clone()),
+                    }
                 }
                 if doomed.len() > BATCH {
                     tokio::time::sleep(PAUSE).await;
@@ -82,7 +94,7 @@ impl Pool {
     }
 
     /// What is to be ended now.
-    fn doomed(&self) -> Vec<(Arc<Instance>, Fate)> {
+    fn doomed(&self) -> Vec<(Arc<Instance>, End)> {
         let now = self.milliseconds();
         let mut doomed = Vec::new();
         let mut idle = Vec::new();
@@ -91,12 +103,16 @@ impl Pool {
             let since = Duration::from_millis(now.saturating_sub(instance.last_used.load(Ordering::Relaxed)));
             let draining = instance.draining.load(Ordering::Relaxed);
             let busy = instance.open() > 0 || instance.load.load(Ordering::Relaxed) > 0;
-            if draining && (!busy || since > DRAIN) {
-                doomed.push((instance, Fate::Retired));
+            if draining && busy && since > DRAIN {
+                doomed.push((instance, End::Whatever(Fate::Retired)));
+                continue;
+            }
+            if draining && !busy {
+                doomed.push((instance, End::UnlessBusy(Fate::Retired)));
                 continue;
             }
             if !busy && since > self.0.options.idle {
-                doomed.push((instance, Fate::Idle));
+                doomed.push((instance, End::UnlessBusy(Fate::Idle)));
                 continue;
             }
             if budget.is_some() {
@@ -114,7 +130,7 @@ impl Pool {
                     break;
                 }
                 memory = memory.saturating_sub(resident);
-                doomed.push((instance, Fate::Evicted));
+                doomed.push((instance, End::UnlessBusy(Fate::Evicted)));
             }
         }
         doomed

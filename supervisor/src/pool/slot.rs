@@ -100,6 +100,8 @@ impl Slot {
                 let seconds = u32::try_from(left.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
                 return Err(Refused { failure: Failure::StartFailed, reason, retry_after: Some(seconds) });
             }
+            // Those who went away take no place.
+            state.waiters.retain(|waiter| !waiter.is_closed());
             if state.waiters.len() >= pool.0.options.waiting {
                 let reason = format!("{} requests wait already", state.waiters.len()).into();
                 return Err(Refused { failure: Failure::LoadShed, reason, retry_after: Some(1) });
@@ -223,11 +225,19 @@ impl Slot {
         }
     }
 
+    /// Takes a process out of use unless it has something to do. True when it has nothing, and never will.
+    pub(super) fn remove_idle(&self, instance: &Instance) -> bool {
+        let mut state = self.state();
+        let idle = instance.is_idle();
+        if idle {
+            state.forget(instance);
+        }
+        idle
+    }
+
     /// Forgets a process that ends.
     pub(super) fn remove(&self, instance: &Instance) {
-        let mut state = self.state();
-        state.instances.retain(|other| other.number != instance.number);
-        state.draining.retain(|other| other.number != instance.number);
+        self.state().forget(instance);
     }
 
     /// A process of the current version died before it ever answered; `ready` when it died of a
@@ -272,7 +282,7 @@ impl Slot {
             if current.is_none() {
                 state.waiters.clear();
             }
-            state.draining.iter().filter(|instance| instance.open() == 0).cloned().collect()
+            state.draining.iter().filter(|instance| instance.is_idle()).cloned().collect()
         };
         for instance in idle {
             instance.kill(Fate::Retired);
@@ -303,6 +313,11 @@ impl State {
         self.current = Some(Arc::clone(deployed));
         self.backoff = Backoff::default();
         self.drain_all(pool);
+    }
+
+    fn forget(&mut self, instance: &Instance) {
+        self.instances.retain(|other| other.number != instance.number);
+        self.draining.retain(|other| other.number != instance.number);
     }
 
     fn drain_all(&mut self, pool: &Pool) {

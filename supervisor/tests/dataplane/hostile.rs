@@ -89,8 +89,9 @@ where
         })
     });
     let hangs = Binding::Service { service: "hangs".into() };
-    let deployed =
-        Deployed { bindings: [("HANGS".to_owned(), hangs)].into_iter().collect(), ..worker("evil") };
+    let mirror = Binding::Service { service: "mirror".into() };
+    let bindings = [("HANGS".to_owned(), hangs), ("MIRROR".to_owned(), mirror)].into_iter().collect();
+    let deployed = Deployed { bindings, ..worker("evil") };
     plane.deploy(deployed, program);
     plane.sdk(Deployed { concurrency: 1000, ..worker("hangs") }, |_, _, _| std::future::pending());
     plane.sdk(worker("good"), |_, _, _| async move { Ok(Response::new(WorkerBody::from("good"))) });
@@ -175,6 +176,56 @@ evil!(a_fetch_number_twice, Exception, "numbers a fetch", |peer, id| {
         peer.say(&FromWorker::Fetch { fetch: 1, request: id, target, head, body }, &[]).await;
     }
 });
+
+/// It leaves its control socket unread until no more fits, and holds bodies that are written by another
+/// Worker, who holds bodies of its own: letting go of one asks for the lock of its connection.
+#[tokio::test]
+async fn bodies_that_it_can_not_be_given_a_socket_for() {
+    const HELD: u64 = 200;
+    let plane = Plane::new();
+    evil(&plane, async |peer: &mut Peer, id: u64| {
+        // Each takes a place in the control socket.
+        let fetch = |fetch: u64, binding: &str| FromWorker::Fetch {
+            fetch,
+            request: id,
+            target: Target::Service { binding: binding.into() },
+            head: RequestHead { method: "POST".into(), uri: "http://a/".into(), headers: Vec::new() },
+            body: Tag::Stream { length: None },
+        };
+        for number in 1..=HELD {
+            peer.say(&fetch(number, "MIRROR"), &[]).await;
+        }
+        let mut held = 0;
+        while held < HELD {
+            match peer.frames.next_frame::<ToWorker>().unwrap() {
+                Some((message, _)) => held += u64::from(matches!(message, ToWorker::Response { .. })),
+                None => drop(peer.stream.read_buf(peer.frames.space()).await.unwrap()),
+            }
+        }
+        for number in HELD + 1..=HELD + 280 {
+            peer.say(&fetch(number, "HANGS"), &[]).await;
+            peer.say(&FromWorker::CancelFetch { fetch: number }, &[]).await;
+        }
+        for fetch in 1..=HELD {
+            let mut bytes = Vec::new();
+            frame::append(&FromWorker::Open { body: BodyRef::FetchResponse(fetch) }, &[], &mut bytes)
+                .unwrap();
+            if peer.stream.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    // Answers at once, keeps what it was sent without a look, and never comes to an end.
+    plane.sdk(Deployed { concurrency: 1000, ..worker("mirror") }, |request, _, _| async move {
+        let frames = futures_util::stream::once(async move {
+            std::future::pending::<()>().await;
+            drop(request);
+            Err::<http_body::Frame<bytes::Bytes>, cloister::BoxError>("never".into())
+        });
+        Ok(Response::new(WorkerBody::new(http_body_util::StreamBody::new(frames))))
+    });
+    fails(&plane, Failure::Exception, "does not read its control socket").await;
+}
 
 evil!(a_second_hello, Exception, "hello twice", |peer, _id| {
     peer.hello().await;

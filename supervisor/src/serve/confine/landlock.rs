@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use super::Paths;
 
+/// First ABI that lets files be moved between folders (Linux 5.19), as the store does with every upload.
+const MOVES: i32 = 2;
 /// First ABI with rules for TCP ports.
 const PORTS: i32 = 4;
 /// First ABI with scopes.
@@ -45,9 +47,7 @@ impl Landlocked {
 pub(super) fn restrict(paths: &Paths) -> io::Result<Landlocked> {
     let kernel = cloister_sys::landlock_abi();
     let abi = ABI::from(kernel);
-    if abi == ABI::Unsupported {
-        return Err(io::Error::other("the kernel has no landlock"));
-    }
+    demand(kernel)?;
     let fs = AccessFs::from_all(abi);
     let net = AccessNet::from_all(abi) & AccessNet::BindTcp;
     let scopes = Scope::from_all(abi);
@@ -93,6 +93,17 @@ pub(super) fn restrict(paths: &Paths) -> io::Result<Landlocked> {
     Ok(Landlocked { abi: kernel, fs: fs.bits(), net: net.bits(), scopes: scopes.bits() })
 }
 
+/// Refuses a kernel behind whose landlock the store could not work.
+fn demand(abi: i32) -> io::Result<()> {
+    match abi {
+        ..1 => Err(io::Error::other("the kernel has no landlock")),
+        1..MOVES => Err(io::Error::other(format!(
+            "the kernel's landlock has ABI {abi}, which forbids to move files between folders; {MOVES} is needed"
+        ))),
+        MOVES.. => Ok(()),
+    }
+}
+
 struct Rules {
     created: RulesetCreated,
     handled: BitFlags<AccessFs>,
@@ -110,5 +121,17 @@ impl Rules {
         let rule = PathBeneath::new(opened, rights.into() & self.handled);
         (&mut self.created).add_rule(rule).map_err(|error| named(&error))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::demand;
+
+    #[test]
+    fn a_kernel_that_forbids_moves_is_refused() {
+        assert!(demand(0).unwrap_err().to_string().contains("no landlock"));
+        assert!(demand(1).unwrap_err().to_string().contains("ABI 1"));
+        assert!(demand(2).is_ok() && demand(7).is_ok());
     }
 }

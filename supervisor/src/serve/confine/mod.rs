@@ -48,7 +48,7 @@ impl ConfineError {
     #[must_use]
     pub fn fix(&self) -> String {
         let kernel = match self.wall {
-            SupervisorWall::Landlock => "boot a kernel with landlock (5.13 or newer, lsm=landlock,...)",
+            SupervisorWall::Landlock => "boot a kernel with landlock (5.19 or newer, lsm=landlock,...)",
             SupervisorWall::Seccomp => "boot a kernel with CONFIG_SECCOMP_FILTER",
         };
         format!("{kernel}, or waive `{}` by sandbox.waive", self.wall)

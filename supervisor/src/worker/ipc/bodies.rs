@@ -105,20 +105,33 @@ impl Connection {
         body: BodyRef,
     ) -> Result<(), Violation> {
         match state.bodies.remove(&body) {
-            Some(OpenBody::Held(held)) => {
-                let stream = self.give_socket(body)?;
-                let task = tokio::spawn(pump(Arc::downgrade(self), body, held, stream));
-                state.bodies.insert(body, OpenBody::Writing(task.abort_handle()));
-                Ok(())
-            }
-            Some(OpenBody::HeldTunnel(tunnel)) => {
-                let stream = self.give_socket(body)?;
-                // Ends when both directions have; an error is the end of the tunnel as well.
-                tokio::spawn(async move {
-                    let _ = tunnel.join(Tunnel::new(stream)).await;
-                });
-                Ok(())
-            }
+            Some(OpenBody::Held(held)) => match self.give_socket(body) {
+                Ok(stream) => {
+                    let task = tokio::spawn(pump(Arc::downgrade(self), body, held, stream));
+                    state.bodies.insert(body, OpenBody::Writing(task.abort_handle()));
+                    Ok(())
+                }
+                Err(violation) => {
+                    // Whoever writes it may wait for this very lock.
+                    drop(state);
+                    drop(held);
+                    Err(violation)
+                }
+            },
+            Some(OpenBody::HeldTunnel(tunnel)) => match self.give_socket(body) {
+                Ok(stream) => {
+                    // Ends when both directions have; an error is the end of the tunnel as well.
+                    tokio::spawn(async move {
+                        let _ = tunnel.join(Tunnel::new(stream)).await;
+                    });
+                    Ok(())
+                }
+                Err(violation) => {
+                    drop(state);
+                    drop(tunnel);
+                    Err(violation)
+                }
+            },
             Some(other) => {
                 state.bodies.insert(body, other);
                 Err(Violation(format!("opens {body:?}, which is not held")))

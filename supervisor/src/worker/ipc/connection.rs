@@ -18,6 +18,9 @@ use super::state::{State, Trash, Violation};
 use super::{HIGH_WATER, STALL_SECONDS};
 use crate::worker::CallError;
 
+/// How long the last answers of a Worker that reads no more are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
@@ -84,7 +87,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// True when no request can be sent any more.
+    /// True when nothing comes any more.
     #[must_use]
     pub fn is_ended(&self) -> bool {
         self.state().ended
@@ -151,21 +154,18 @@ impl Connection {
     /// True when [`Self::room`] would not wait.
     pub(super) fn has_room(&self) -> bool {
         let state = self.state();
-        state.ended || state.out.waiting() < HIGH_WATER
+        state.ended || state.out.broken || state.out.waiting() < HIGH_WATER
     }
 
     /// Writes what waits, as far as the socket takes it.
     pub(super) fn flush(&self) {
-        let result = self.write_out(&mut self.state());
-        if result.is_err() {
-            self.end(None);
-        }
+        self.write_out(&mut self.state());
     }
 
-    pub(super) fn write_out(&self, state: &mut State) -> io::Result<()> {
+    pub(super) fn write_out(&self, state: &mut State) {
         state.out.dirty = false;
-        if state.out.blocked || state.ended {
-            return Ok(());
+        if state.out.blocked || state.out.broken || state.ended {
+            return;
         }
         while state.out.waiting() > 0 {
             let waiting = state.out.bytes.get(state.out.sent..).unwrap_or_default();
@@ -174,14 +174,18 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     state.out.blocked = true;
                     self.unblock.notify_one();
-                    return Ok(());
+                    return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                // It is gone, or reads no more; the reader takes its last answers.
+                Err(_) => {
+                    state.out.broken = true;
+                    self.unblock.notify_one();
+                    break;
+                }
             }
         }
         self.drained.notify_waiters();
-        Ok(())
     }
 
     /// Ends it once; later calls do nothing.
@@ -258,6 +262,10 @@ impl Connection {
     async fn write(self: Arc<Self>) {
         loop {
             self.unblock.notified().await;
+            if self.state().out.broken {
+                tokio::time::sleep(LAST_WORDS).await;
+                return self.end(None);
+            }
             let stall = Duration::from_secs(STALL_SECONDS);
             let written = tokio::time::timeout(stall, async {
                 self.control.drain().await?;

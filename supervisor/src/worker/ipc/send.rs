@@ -101,7 +101,7 @@ impl Connection {
         let uri = absolute_uri(parts);
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
-        if state.ended {
+        if state.ended || state.out.broken {
             drop(state);
             return Err(CallError::Unsent(held.unwrap_or_else(|| Body::full(inline))));
         }
@@ -136,7 +136,7 @@ impl Connection {
         message: &impl Serialize,
         body: &[u8],
     ) -> Result<(), FrameError> {
-        if state.ended {
+        if state.ended || state.out.broken {
             return Ok(());
         }
         frame::append(message, body, &mut state.out.bytes)?;
@@ -144,8 +144,7 @@ impl Connection {
             return Ok(());
         }
         if state.out.waiting() >= FLUSH_BYTES {
-            // A broken socket is found by the reader.
-            let _ = self.write_out(state);
+            self.write_out(state);
         } else if !state.out.dirty {
             state.out.dirty = true;
             if !flush::remember(self) {

@@ -85,6 +85,8 @@ pub(super) struct Outbox {
     pub(super) dirty: bool,
     /// The socket is full; the writer task waits for it.
     pub(super) blocked: bool,
+    /// The Worker reads no more. What it wrote before is still to be read.
+    pub(super) broken: bool,
 }
 
 impl Outbox {
