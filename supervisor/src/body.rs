@@ -20,6 +20,9 @@ pub enum BodyError {
     /// The writer ended it before its end.
     #[error("body was cut short by its writer")]
     Aborted,
+    /// Nothing of it came for so long.
+    #[error("nothing of the body came for {} s", .0.as_secs())]
+    Silent(std::time::Duration),
     /// Larger than the limit.
     #[error("body is larger than {0} bytes")]
     TooLarge(u64),

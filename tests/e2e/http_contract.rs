@@ -127,9 +127,14 @@ async fn many_requests_in_flight() {
 async fn an_upgrade_becomes_a_tunnel() {
     let platform = platform().await;
     server("a").deploy(&platform).await;
-    let request =
-        Request::get("http://a.test/upgrade").header("connection", "upgrade").header("upgrade", "echo");
-    let answer = platform.http().open(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+    let ask = async |protocol: &str| {
+        let request = Request::get("http://a.test/upgrade").header("connection", "upgrade, http2-settings");
+        let request = request.header("http2-settings", "AAMAAABkAAQAAP__").header("upgrade", protocol);
+        platform.http().open(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap()
+    };
+    // After any other switch requests could pass that nobody sees. The Worker says 101 all the same.
+    assert_eq!(ask("h2c").await.status(), 502);
+    let answer = ask("websocket").await;
     assert_eq!(answer.status(), 101);
     let mut tunnel = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
     for size in [1, 70_000, 3] {
@@ -159,4 +164,28 @@ async fn what_is_no_http_becomes_a_clear_failure() {
     let cut = http.try_send(Request::get("http://a.test/half").body(Full::<Bytes>::default()).unwrap()).await;
     assert!(cut.is_err(), "a body that was cut must not look whole: {cut:?}");
     http.get("http://a.test/").await.expect(200);
+}
+
+/// Its answer does not wait for the request's body, which never comes to its end: the connection is no use to
+/// anybody else.
+#[tokio::test]
+async fn an_early_answer_holds_up_nobody_else() {
+    let platform = platform().await;
+    server("a").deploy(&platform).await;
+    platform.http().get("http://a.test/").await.expect(200);
+    let mut hanging = Vec::new();
+    for _ in 0..3 {
+        let mut stream = tokio::net::TcpStream::connect(platform.address()).await.unwrap();
+        let head = "POST /early HTTP/1.1\r\nhost: a.test\r\ncontent-length: 1000\r\n\r\nxx";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"early\n") {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
+        }
+        hanging.push(stream);
+        let http = platform.http();
+        let next = tokio::time::timeout(std::time::Duration::from_secs(20), http.get("http://a.test/")).await;
+        next.expect("an answer that does not wait for another's body").expect(200);
+    }
+    drop(hanging);
 }

@@ -50,6 +50,9 @@ pub(super) async fn explain(invocation: &Invocation, error: CallError) -> Verdic
             let text = format!("the request body has more than {limit} bytes");
             verdict(Outcome::Exception, Failure::BodyTooLarge, text)
         }
+        CallError::Body(error @ BodyError::Silent(_)) => {
+            verdict(Outcome::ExceededWallTime, Failure::ExceededWallTime, format!("the request: {error}"))
+        }
         CallError::Body(error) => {
             verdict(Outcome::Canceled, Failure::Internal, format!("the request broke off: {error}"))
         }

@@ -11,11 +11,15 @@ use crate::body::Body;
 /// Prefix of the platform's own fields; nobody else may set them.
 const OWN: &str = "cloister-";
 
+/// The one protocol that a connection may switch to: after another one nobody could tell what passes.
+const WEBSOCKET: &[u8] = b"websocket";
+
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Fields of one connection, and those that decide about others.
-static HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     TRANSFER_ENCODING,
     UPGRADE,
@@ -24,6 +28,7 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     PROXY_AUTHORIZATION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
+    HTTP2_SETTINGS,
 ];
 
 /// Whether there may be anything to remove. Most messages have nothing of it, and one walk over their names
@@ -52,12 +57,9 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, UPGRADE] {
-        if headers.contains_key(&name) {
-            headers.remove(name);
-        }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
     }
-    headers.remove(TRANSFER_ENCODING);
     if let Some(protocol) = protocol {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
@@ -94,9 +96,16 @@ pub fn strip_request(headers: &mut HeaderMap) {
     if !has_any(headers) {
         return;
     }
-    let upgrade = headers.contains_key(UPGRADE);
+    let upgrade = asks_to_switch(headers);
     strip_hop_by_hop(headers, upgrade);
     strip_own(headers);
+}
+
+/// Whether a request asks to switch to WebSocket.
+pub(super) fn asks_to_switch(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let protocol = protocols.next().is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(WEBSOCKET));
+    protocol && protocols.next().is_none()
 }
 
 /// Cleans what a Worker answered. Its length is what its body really has: a field that claims
@@ -143,11 +152,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static("x"));
             strip_request(&mut headers);
-            let kept = [CONNECTION, UPGRADE];
-            assert!(
-                headers.is_empty() || *name == UPGRADE && headers.keys().all(|k| kept.contains(k)),
-                "{name}"
-            );
+            assert!(headers.is_empty(), "{name}");
         }
     }
 
@@ -170,6 +175,14 @@ mod tests {
         strip_request(&mut headers);
         assert_eq!(headers[CONNECTION], "upgrade");
         assert_eq!(headers[UPGRADE], "websocket");
+        for other in ["h2c", "websocket, h2c", "TLS/1.0"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static(other));
+            headers.insert("http2-settings", HeaderValue::from_static("AAMAAABkAAQAAP__"));
+            strip_request(&mut headers);
+            assert!(headers.is_empty(), "{other}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use http_body::Body as _;
 
 use super::body::{Accounted, Limited};
 use super::explain::explain;
-use super::headers::strip_response;
+use super::headers::{asks_to_switch, strip_response};
 use super::{DEPTH, Dispatcher, Hop, Invocation, Refusal, http_handoff};
 use crate::body::Body;
 use crate::outcome::{Failure, Outcome};
@@ -162,6 +162,9 @@ impl Dispatcher {
         if let Some(target) = http_handoff::target(&invocation.instance.deployed, &response).map_err(bad)? {
             let request = replay.request(parts).map_err(bad)?;
             return self.hand_on(hop, &invocation, target, request);
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asks_to_switch(&parts.headers) {
+            return Err(bad("switches protocols, which the request did not ask for".into()));
         }
         strip_response(&mut response, &parts.method);
         invocation.answered(response.status());

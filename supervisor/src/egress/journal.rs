@@ -1,9 +1,9 @@
 //! What was decided: a line in the log and a place among the recent ones, for each request.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cloister_policies::egress::{DEFAULT_RULE, Verdict};
 
@@ -12,6 +12,9 @@ use super::{Caller, EgressError};
 
 /// Decisions that are kept.
 const KEPT: usize = 1024;
+/// Refusals of one Worker that are written down in a second.
+const REFUSALS_A_SECOND: u32 = 100;
+const SECOND: Duration = Duration::from_secs(1);
 /// Characters of a path that are kept.
 const PATH_CHARS: usize = 512;
 
@@ -52,20 +55,54 @@ pub struct Decision {
 
 /// The recent decisions.
 #[derive(Debug, Default)]
-pub(super) struct Journal(Mutex<VecDeque<Decision>>);
+pub(super) struct Journal {
+    kept: Mutex<VecDeque<Decision>>,
+    refusals: Mutex<HashMap<String, Refusals>>,
+}
+
+/// Refusals of one Worker in one second.
+#[derive(Debug)]
+struct Refusals {
+    since: Instant,
+    written: u32,
+    left_out: u64,
+}
 
 impl Journal {
     /// The recent decisions, oldest first.
     pub(super) fn recent(&self) -> Vec<Decision> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn keep(&self, decision: Decision) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
             kept.pop_front();
         }
         kept.push_back(decision);
+    }
+
+    /// Whether one more refusal of `worker` is written down, and how many were not since the last that was:
+    /// what is refused costs the Worker nothing, and others' decisions are kept in the same place.
+    fn takes_refusal(&self, worker: &str, now: Instant) -> Option<u64> {
+        let over = |refusals: &Refusals| now.saturating_duration_since(refusals.since) >= SECOND;
+        let mut all = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains_key(worker) {
+            if all.len() >= KEPT {
+                all.retain(|_, refusals| !over(refusals));
+            }
+            all.insert(worker.to_owned(), Refusals { since: now, written: 0, left_out: 0 });
+        }
+        let refusals = all.get_mut(worker)?;
+        if over(refusals) {
+            (refusals.since, refusals.written) = (now, 0);
+        }
+        if refusals.written < REFUSALS_A_SECOND {
+            refusals.written += 1;
+            return Some(std::mem::take(&mut refusals.left_out));
+        }
+        refusals.left_out += 1;
+        None
     }
 }
 
@@ -164,6 +201,15 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.decision.ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let d = &self.decision;
+        if d.verdict == "deny" {
+            match self.journal.takes_refusal(&d.worker, Instant::now()) {
+                None => return,
+                Some(0) => {}
+                Some(left_out) => {
+                    tracing::warn!(target: "egress", worker = %d.worker, left_out, "more refusals, not written down");
+                }
+            }
+        }
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -192,5 +238,20 @@ impl Drop for Entry {
             (false, _) => line!(debug),
         }
         self.journal.keep(d.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_one_worker_leave_room_for_others() {
+        let (journal, now) = (Journal::default(), Instant::now());
+        let written = (0..1000).filter(|_| journal.takes_refusal("a", now).is_some()).count();
+        assert_eq!(written, 100);
+        assert_eq!(journal.takes_refusal("b", now), Some(0));
+        assert_eq!(journal.takes_refusal("a", now + SECOND), Some(900), "what was left out is told");
+        assert_eq!(journal.takes_refusal("a", now + SECOND), Some(0));
     }
 }

@@ -4,6 +4,7 @@ mod error_page;
 mod identity;
 mod patience;
 mod service;
+mod stream;
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 pub use error_page::error_page;
@@ -23,6 +24,7 @@ pub use error_page::error_page;
 use crate::dispatch::Dispatcher;
 use patience::Patience;
 use service::Service;
+use stream::Stream;
 
 /// Most connections one shard has open; more wait in the kernel's queue.
 const CONNECTIONS: usize = 16_384;
@@ -31,12 +33,17 @@ const CONNECTIONS: usize = 16_384;
 const HEADER_BYTES: usize = 32 * 1024;
 
 /// Most h2 streams of one connection at a time.
-const STREAMS: u32 = 256;
+const STREAMS: u32 = 128;
+
+/// Bytes of an answer that are kept for one h2 stream whose client does not read; with [`STREAMS`], 4 MiB for a
+/// connection.
+const SEND_BYTES: usize = 32 * 1024;
 
 /// How long open requests may finish when the supervisor ends.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// How long a connection may take to send a request's header, or do nothing between requests.
+/// How long a connection may take to send a request's header, or do nothing: between requests, in the middle of
+/// a request's body, or while an answer waits to be read.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// What the front door is told.
@@ -104,6 +111,7 @@ impl Door {
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
+            .max_send_buf_size(SEND_BYTES)
             .max_header_list_size(u32::try_from(HEADER_BYTES).unwrap_or(u32::MAX));
         let builder = Arc::new(builder);
         loop {
@@ -122,6 +130,7 @@ impl Door {
             let _ = stream.set_nodelay(true);
             let service = Service::new(Arc::clone(&self.dispatcher), peer.ip(), self.patience.client());
             let client = service.client();
+            let stream = client.stream(stream);
             let serving = connection(Arc::clone(&builder), stream, service, self.stop.clone());
             let task = tokio::spawn(async move {
                 serving.await;
@@ -141,7 +150,7 @@ fn configure(mut http1: auto::Http1Builder<'_, TokioExecutor>) {
 /// Serves one connection; ends it after its open requests when `stop` becomes true.
 async fn connection(
     builder: Arc<auto::Builder<TokioExecutor>>,
-    stream: TcpStream,
+    stream: Stream,
     service: Service,
     mut stop: watch::Receiver<bool>,
 ) {

@@ -1,20 +1,27 @@
 //! Closes connections on which nothing comes: a client that sends its header byte by byte, or keeps
-//! a connection for nothing.
+//! a connection for nothing, or does not read its answers.
 //!
-//! A connection without an open request is closed when none was completed for the given time. That
-//! bounds the time for a header too, and costs a request two stores instead of a timer.
+//! A connection without an open request is closed when none was completed for the given time, and one whose
+//! answers wait to be read when nothing was taken for that time. That bounds the time for a header too, and
+//! costs a request two stores instead of a timer. (A request's body has a timer of its own while it is waited
+//! for: the request may wait for other things as well.)
 
 use std::collections::HashMap;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
+use tokio::time::{Instant as Deadline, Sleep, sleep};
 
+use super::stream::Stream;
 use crate::body::{Body, BodyError};
 
 /// The connections of one shard.
@@ -24,6 +31,7 @@ pub(super) struct Patience(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     epoch: Instant,
+    idle: Duration,
     /// Milliseconds since `epoch`, as of the last look.
     clock: AtomicU64,
     next: AtomicU64,
@@ -41,6 +49,8 @@ struct ClientInner {
     open: AtomicU32,
     /// Clock at the end of its last request.
     since: AtomicU64,
+    /// Clock at which its socket took no more, and 1; 0 while it takes all.
+    stalled: AtomicU64,
 }
 
 /// One open request of a connection.
@@ -52,6 +62,7 @@ impl Patience {
     pub(super) fn start(idle: Duration) -> Self {
         let inner = Inner {
             epoch: Instant::now(),
+            idle,
             clock: AtomicU64::new(0),
             next: AtomicU64::new(0),
             watched: Mutex::default(),
@@ -79,6 +90,7 @@ impl Patience {
             key: self.0.next.fetch_add(1, Ordering::Relaxed),
             open: AtomicU32::new(0),
             since: AtomicU64::new(self.0.clock.load(Ordering::Relaxed)),
+            stalled: AtomicU64::new(0),
         }))
     }
 }
@@ -96,6 +108,8 @@ impl Inner {
             }
             let idle = client.0.open.load(Ordering::Relaxed) == 0
                 && now.saturating_sub(client.0.since.load(Ordering::Relaxed)) > limit;
+            let stalled = client.0.stalled.load(Ordering::Relaxed);
+            let idle = idle || stalled > 0 && now.saturating_sub(stalled - 1) > limit;
             if idle {
                 task.abort();
             }
@@ -110,6 +124,26 @@ impl Client {
         let key = self.0.key;
         let patience = self.0.patience.clone();
         patience.0.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (task, self));
+    }
+
+    /// How long nothing may come.
+    pub(super) fn patience(&self) -> Duration {
+        self.0.patience.0.idle
+    }
+
+    /// Its socket, watched.
+    pub(super) fn stream(&self, stream: TcpStream) -> Stream {
+        Stream::new(stream, self.clone())
+    }
+
+    /// Its socket takes no more, or (again) all.
+    pub(super) fn stalls(&self, stalls: bool) {
+        let stalled = &self.0.stalled;
+        if !stalls {
+            stalled.store(0, Ordering::Relaxed);
+        } else if stalled.load(Ordering::Relaxed) == 0 {
+            stalled.store(self.0.patience.0.clock.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
     }
 
     /// A request begins.
@@ -149,6 +183,50 @@ impl HttpBody for Held {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request's body, which breaks off when nothing of it comes for `limit` while somebody waits for it.
+pub(super) fn awaited(body: Incoming, limit: Duration) -> Body {
+    if body.is_end_stream() {
+        return Body::empty();
+    }
+    Body::boxed(Awaited { body, limit, silence: None })
+}
+
+struct Awaited {
+    body: Incoming,
+    limit: Duration,
+    /// Made when it is waited for the first time.
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for Awaited {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            if let Some(silence) = &mut this.silence {
+                silence.as_mut().reset(Deadline::now() + this.limit);
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
+        }
+        let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(this.limit)));
+        ready!(silence.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyError::Silent(this.limit))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -68,7 +68,7 @@ impl Inner {
         let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let mut parts = Box::new(parts);
-        let body = Body::from(body);
+        let body = super::patience::awaited(body, self.client.patience());
         let accept = parts.headers.get(http::header::ACCEPT).cloned();
         let admitted = self.admit(&mut parts);
         async move {

@@ -69,7 +69,8 @@ impl Plan {
             env: environment(deployed),
             interpreter,
             bind: if http { vec![WORKER_PORT] } else { Vec::new() },
-            connect: if http { vec![PROXY_PORT, WORKER_PORT] } else { Vec::new() },
+            // Not its own port: connections that it never accepts count against nobody, not its cgroup either.
+            connect: if http { vec![PROXY_PORT] } else { Vec::new() },
             listen,
             control: !http,
             files: deployed.files.is_some(),

@@ -13,6 +13,8 @@ use super::blobs::{BlobError, Staged, head};
 const ENTRIES: usize = 20_000;
 /// Longest path in a bundle, bytes.
 const PATH_BYTES: usize = 255;
+/// Longest entry that only extends the next one, bytes.
+const EXTENSION_BYTES: u64 = 4096;
 /// Page size that a tmpfs rounds files up to.
 const PAGE: u64 = 4096;
 
@@ -59,6 +61,8 @@ pub fn repack(mut from: std::fs::File, into: Staged) -> Result<Bundle, BundleErr
         }
     }
     from.rewind().map_err(BundleError::Archive)?;
+    check_extensions(&from)?;
+    from.rewind().map_err(BundleError::Archive)?;
     let mut builder = tar::Builder::new(into);
     let mut seen = BTreeSet::new();
     let mut bytes: u64 = 0;
@@ -100,6 +104,24 @@ pub fn repack(mut from: std::fs::File, into: Staged) -> Result<Bundle, BundleErr
         return Err(BundleError::Archive(io::Error::other("it holds no file")));
     }
     Ok(Bundle { archive: builder.into_inner().map_err(BundleError::Archive)?, bytes })
+}
+
+/// Refuses long names and attributes that are longer than any that is of use: their reader takes them into memory
+/// whole.
+fn check_extensions(from: &std::fs::File) -> Result<(), BundleError> {
+    for entry in tar::Archive::new(from).entries_with_seek().map_err(BundleError::Archive)?.raw(true) {
+        let entry = entry.map_err(BundleError::Archive)?;
+        let kind = entry.header().entry_type();
+        let extends = kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions();
+        if extends && entry.size() > EXTENSION_BYTES {
+            let shown = format!("{kind:?} of {} bytes", entry.size());
+            return Err(BundleError::Entry(shown, "names and attributes have at most 4096 bytes"));
+        }
+    }
+    Ok(())
 }
 
 /// The path relative and without `.`; refuses what could lead elsewhere.

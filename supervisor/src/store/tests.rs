@@ -222,7 +222,8 @@ fn archive(entries: &[(&str, tar::EntryType, &[u8])]) -> std::fs::File {
 
 #[test]
 fn a_bundle_is_rewritten_plain() {
-    use tar::EntryType::{Directory, Link, Regular, Symlink};
+    use tar::EntryType::{Directory, GNULongName, Link, Regular, Symlink, XHeader};
+    let long = vec![0xff; 5000];
     let folder = tempfile::tempdir().unwrap();
     let blobs = StateDir::open(folder.path(), None).unwrap().blobs().unwrap();
     let repack = |file| super::repack(file, blobs.stage(1 << 20, b"").unwrap());
@@ -246,6 +247,8 @@ fn a_bundle_is_rewritten_plain() {
         (vec![("x", Symlink, &b""[..])], "links"),
         (vec![("x", Link, &b""[..])], "links"),
         (vec![("x", Regular, &b""[..]), ("x", Regular, &b""[..])], "twice"),
+        (vec![("x", GNULongName, &long[..]), ("x", Regular, &b"x"[..])], "at most 4096"),
+        (vec![("x", XHeader, &long[..]), ("x", Regular, &b"x"[..])], "at most 4096"),
         (vec![], "no file"),
     ] {
         let error = repack(archive(&entries)).unwrap_err().to_string();

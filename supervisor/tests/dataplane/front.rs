@@ -13,9 +13,20 @@ use tokio::net::TcpStream;
 
 use crate::double::{Plane, worker};
 
-/// Starts a shard; the returned address leads to the Worker `seen`, which tells what it got.
-fn start() -> (Shards, std::net::SocketAddr) {
+/// Starts a shard; the returned address leads to the Worker `seen`, which tells what it got, to `reads`, which
+/// reads its request's body, and to `floods`, whose answers have no end.
+fn start(options: front::Options) -> (Shards, std::net::SocketAddr) {
     let plane = Plane::new();
+    plane.sdk(worker("reads"), |request: WorkerRequest, _, _| async move {
+        let body = http_body_util::BodyExt::collect(request.into_body()).await?.to_bytes();
+        Ok(Response::new(WorkerBody::from(format!("{} bytes", body.len()))))
+    });
+    plane.sdk(worker("floods"), |_, _, _| async move {
+        let frame =
+            || Ok::<_, cloister::BoxError>(http_body::Frame::data(bytes::Bytes::from(vec![0; 1 << 16])));
+        let frames = futures_util::stream::iter(std::iter::repeat_with(frame));
+        Ok(Response::new(WorkerBody::new(http_body_util::StreamBody::new(frames))))
+    });
     plane.sdk(worker("seen"), |request: WorkerRequest, _, _| async move {
         let mut text = format!("{}\n", request.uri());
         for (name, value) in request.headers() {
@@ -23,15 +34,16 @@ fn start() -> (Shards, std::net::SocketAddr) {
         }
         Ok(Response::new(WorkerBody::from(text)))
     });
-    let text = "[[route]]\nhost = \"a.test\"\ndispatch = \"seen\"\n";
-    plane.dispatcher.set_routing(Config::parse("c.toml".as_ref(), text).unwrap().routing);
+    let route = |(host, worker)| format!("[[route]]\nhost = \"{host}.test\"\ndispatch = \"{worker}\"\n");
+    let text: String = [("a", "seen"), ("reads", "reads"), ("floods", "floods")].map(route).concat();
+    plane.dispatcher.set_routing(Config::parse("c.toml".as_ref(), &text).unwrap().routing);
     let mut listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], NonZeroUsize::MIN).unwrap();
     let address = listeners.addresses()[0];
     let taken = Arc::new(Mutex::new(listeners.take(0)));
     let dispatcher = plane.dispatcher;
     let shards = Shards::start(NonZeroUsize::MIN, move |shard| {
         let listeners = std::mem::take(&mut *taken.lock().unwrap());
-        let serving = front::serve(listeners, dispatcher.clone(), front::Options::default(), shard.stop);
+        let serving = front::serve(listeners, dispatcher.clone(), options, shard.stop);
         async move { serving.await.unwrap() }
     });
     (shards.unwrap(), address)
@@ -47,7 +59,7 @@ async fn say(address: std::net::SocketAddr, request: &str) -> String {
 
 #[test]
 fn what_clients_say_is_made_fit_for_workers_and_the_end_waits_for_nobody_idle() {
-    let (shards, address) = start();
+    let (shards, address) = start(front::Options::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let forged = "GET /x?y HTTP/1.1\r\nhost: A.test:80\r\nconnection: close, x-mine\r\nx-mine: 1\r\n\
@@ -78,5 +90,43 @@ fn what_clients_say_is_made_fit_for_workers_and_the_end_waits_for_nobody_idle() 
         tokio::task::spawn_blocking(move || shards.join().unwrap()).await.unwrap();
         drop(idle);
         assert!(TcpStream::connect(address).await.is_err());
+    });
+}
+
+#[test]
+fn who_sends_no_more_or_reads_no_more_is_not_waited_for() {
+    let idle = std::time::Duration::from_millis(400);
+    let (shards, address) = start(front::Options { idle, ..front::Options::default() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        // A body that comes in time, piece by piece, longer than the limit in all.
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = "POST / HTTP/1.1\r\nhost: reads.test\r\nconnection: close\r\ncontent-length: 6\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..6 {
+            tokio::time::sleep(idle / 4).await;
+            stream.write_all(b"x").await.unwrap();
+        }
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.ends_with("6 bytes"), "{text}");
+        // One that stops.
+        let answer = say(address, head).await;
+        assert!(!answer.contains("bytes") && answer.starts_with("HTTP/1.1 5"), "{answer}");
+        // An answer that nobody reads: the connection ends, and what was on its way with it.
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: floods.test\r\n\r\n").await.unwrap();
+        let ended = async {
+            loop {
+                let ready = stream.ready(tokio::io::Interest::WRITABLE).await.unwrap();
+                if ready.is_write_closed() || stream.try_write(b" ").is_err() {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), ended).await.expect("it is kept for ever");
+        shards.stop();
+        tokio::task::spawn_blocking(move || shards.join().unwrap()).await.unwrap();
     });
 }

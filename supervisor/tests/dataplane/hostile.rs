@@ -147,6 +147,10 @@ evil!(a_101_without_a_tunnel, BadResponse, "without a tunnel", |peer, id| {
     peer.say(&FromWorker::Response { id, head: head(101), body: Tag::Empty, wait_until: false }, &[]).await;
 });
 
+evil!(a_101_that_nobody_asked_for, BadResponse, "did not ask for", |peer, id| {
+    peer.say(&FromWorker::Response { id, head: head(101), body: Tag::Tunnel, wait_until: false }, &[]).await;
+});
+
 evil!(an_interim_answer, BadResponse, "not final", |peer, id| {
     peer.say(&FromWorker::Response { id, head: head(103), body: Tag::Empty, wait_until: false }, &[]).await;
 });

@@ -166,6 +166,9 @@ static int one(struct reader *r) {
     const char *rest = strchr(path + 1, '/');
     rest = rest ? rest + 1 : "";
     int is_echo = !strcmp(path, "/echo");
+    /* Answers before it has read the body, and goes on with the connection. */
+    int is_early = !strcmp(path, "/early");
+    if (is_early && !text(fd, 200, "early\n")) return 0;
     char *body = 0; size_t have = 0, room = 0; uint64_t total = 0; uint32_t sum = 0;
     for (;;) {
         size_t left = length;
@@ -190,6 +193,7 @@ static int one(struct reader *r) {
         if (last) { while (line(r, field, sizeof field) && *field) {} break; }
         if (!line(r, field, sizeof field)) return 0;
     }
+    if (is_early) return 1;
     if (is_echo) { int ok = answer(fd, 200, "", body ? body : "", have); free(body); return ok; }
     if (!strcmp(path, "/length")) { snprintf(small, sizeof small, "%llu %u\n", (unsigned long long)total, sum); return text(fd, 200, small); }
     if (!strcmp(path, "/")) { snprintf(small, sizeof small, "hello %d\n", number); return text(fd, 200, small); }
@@ -273,7 +277,7 @@ static int one(struct reader *r) {
         return through_proxy(fd, request);
     }
     if (!strcmp(path, "/upgrade")) {
-        if (!say(fd, "HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")) return 0;
+        if (!say(fd, "HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")) return 0;
         do {
             if (!all(fd, r->data + r->begin, r->end - r->begin)) return 0;
             r->begin = r->end;

@@ -23,6 +23,9 @@ use pooled::{Home, Returning};
 /// Most idle connections kept of one process by one shard.
 const IDLE: usize = 64;
 
+/// How long a connection that was given back may take to be ready.
+const READY: Duration = Duration::from_millis(10);
+
 /// Longest a probe waits for an answer to its request; a slow first answer is no fault.
 const PROBE: Duration = Duration::from_secs(3);
 
@@ -176,7 +179,8 @@ impl Upstream {
     async fn take(&self) -> Option<SendRequest<Body>> {
         let home = self.home()?;
         while let Some(mut sender) = home.take() {
-            if sender.ready().await.is_ok() {
+            // One that is still not ready has the body of a request to write, which its answer did not wait for.
+            if matches!(tokio::time::timeout(READY, sender.ready()).await, Ok(Ok(()))) {
                 return Some(sender);
             }
         }
