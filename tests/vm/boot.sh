@@ -5,7 +5,8 @@
 boot() {
     local name=$1 minutes=${MINUTES:-20} said=$vm/$1.log console=$vm/$1.console begin=$SECONDS
     echo "booting ($(du -h "$vm/$name.initramfs" | cut -f1), at most $minutes minutes; kernel's words in $console)"
-    timeout --kill-after=10 "$((minutes * 60))" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
+    # In the foreground, or an interrupted run would leave the guest running.
+    timeout --foreground --kill-after=10 "$((minutes * 60))" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
         -kernel "$vm/kernel/vmlinuz" -initrd "$vm/$name.initramfs" -nodefaults -no-reboot -display none \
         -serial "file:$console" -serial stdio \
         -append "console=ttyS0 panic=-1 cgroup_no_v1=all cloister.filter=${TESTS:-} systemd.show_status=no" </dev/null |

@@ -15,7 +15,7 @@ host_packages() {
         exit 1
     fi
     echo "installing from Debian: ${missing[*]}"
-    apt_lists
+    quietly apt-get update
     quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
