@@ -12,6 +12,8 @@ mod data;
 mod policy;
 
 #[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
 mod interpreter;
 #[cfg(test)]
 mod supervisor_tests;
@@ -157,7 +159,11 @@ pub fn supervisor_for(arch: Arch) -> Result<Vec<u8>, SeccompError> {
 /// # Errors
 /// As [`compile`].
 pub fn decisions(profile: &Profile) -> Result<Vec<(u32, Decision)>, SeccompError> {
-    let arch = Arch::native().ok_or(SeccompError::Arch(std::env::consts::ARCH))?;
+    decisions_for(Arch::native().ok_or(SeccompError::Arch(std::env::consts::ARCH))?, profile)
+}
+
+/// The same for `arch`.
+fn decisions_for(arch: Arch, profile: &Profile) -> Result<Vec<(u32, Decision)>, SeccompError> {
     let mut policy = policy::Policy::compose(arch, profile)?;
     policy.base.append(&mut policy.last);
     Ok(policy.base.into_iter().collect())
