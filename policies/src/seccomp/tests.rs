@@ -38,17 +38,17 @@ impl Filters {
         Self { arch, numbers, programs: compile_for(arch, &profile).unwrap() }
     }
 
-    /// Both filters, the strictest wins: what the Worker gets.
-    fn number(&self, number: u32, args: [u64; 6]) -> Action {
+    /// Both filters: what the Worker gets. The strictest wins; of two errors that of the later one.
+    pub(super) fn number(&self, number: u32, args: [u64; 6]) -> Action {
         let call = Call { arch: self.arch.audit(), number, args };
         match (run(&self.programs.base, call), run(&self.programs.last, call)) {
             (Action::Kill, _) | (_, Action::Kill) => Action::Kill,
-            (Action::Allow, last) => last,
-            (base, _) => base,
+            (base, Action::Allow) => base,
+            (_, last) => last,
         }
     }
 
-    fn call(&self, name: &str, args: &[u64]) -> Action {
+    pub(super) fn call(&self, name: &str, args: &[u64]) -> Action {
         let mut all = [0; 6];
         all[..args.len()].copy_from_slice(args);
         self.number(self.numbers[name], all)
@@ -64,7 +64,7 @@ impl Filters {
 }
 
 /// Any value of the low 32 bits, with rubbish above that the kernel doesn't look at.
-fn high(value: u32) -> u64 {
+pub(super) fn high(value: u32) -> u64 {
     0xdead_beef_0000_0000 | u64::from(value)
 }
 
@@ -75,7 +75,7 @@ fn every_profile_compiles_and_stays_small() {
             let programs = compile_for(arch, &profile).unwrap();
             let (base, last) = programs.instructions();
             println!("{arch:?} {profile:?}: {base} + {last} instructions");
-            assert!(base < 600 && last < 60, "{base} + {last}");
+            assert!(base < 600 && last < 160, "{base} + {last}");
         }
     }
 }
