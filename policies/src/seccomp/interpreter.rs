@@ -11,8 +11,24 @@ pub(super) struct Call {
     pub(super) args: [u64; 6],
 }
 
-/// What `program` answers; panics where the kernel would have refused the program.
+/// One run of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) action: Action,
+    /// Instructions that were run.
+    pub(super) steps: usize,
+    /// An argument was looked at. Where the kernel sees that a program allows a call without, it remembers
+    /// so and does not run it any more.
+    pub(super) looked: bool,
+}
+
+/// What `program` answers.
 pub(super) fn run(program: &[u8], call: Call) -> Action {
+    trace(program, call).action
+}
+
+/// How `program` comes to its answer; panics where the kernel would have refused the program.
+pub(super) fn trace(program: &[u8], call: Call) -> Run {
     let mut data = Vec::new();
     data.extend_from_slice(&call.number.to_le_bytes());
     data.extend_from_slice(&call.arch.to_le_bytes());
@@ -21,7 +37,9 @@ pub(super) fn run(program: &[u8], call: Call) -> Action {
         data.extend_from_slice(&arg.to_le_bytes());
     }
     let (mut at, mut a) = (0, 0u32);
+    let (mut steps, mut looked) = (0, false);
     loop {
+        steps += 1;
         let bytes = &program[at * bpf::INSTRUCTION_BYTES..][..bpf::INSTRUCTION_BYTES];
         let code = u16::from_ne_bytes([bytes[0], bytes[1]]);
         let (jt, jf) = (usize::from(bytes[2]), usize::from(bytes[3]));
@@ -31,6 +49,7 @@ pub(super) fn run(program: &[u8], call: Call) -> Action {
             bpf::LOAD => {
                 let offset = k as usize;
                 assert_eq!(offset % 4, 0, "unaligned load");
+                looked |= offset >= bpf::offset_argument(0) as usize;
                 a = u32::from_le_bytes(data[offset..offset + 4].try_into().unwrap());
                 at + 1
             }
@@ -42,7 +61,7 @@ pub(super) fn run(program: &[u8], call: Call) -> Action {
             bpf::JUMP_EQUAL => branch(a == k),
             bpf::JUMP_NOT_BELOW => branch(a >= k),
             bpf::JUMP_SHARES_BITS => branch(a & k != 0),
-            bpf::RETURN => return action(k),
+            bpf::RETURN => return Run { action: action(k), steps, looked },
             other => panic!("instruction {other:#x} is not one that the compiler makes"),
         };
     }

@@ -1,9 +1,10 @@
 //! System call filters: commented allow-lists in `policies/seccomp/`, compiled to BPF.
 //!
 //! Two programs a Worker. `base` is installed in a waiting blank and is the whole policy, but for
-//! what the blank itself still needs (`launch.toml`). `last` is installed right before exec and
-//! puts those few calls back to what the policy says. Of several filters the kernel obeys the
-//! strictest, and none can ever be removed.
+//! what the blank itself still needs (`launch.toml`). `last` is installed right before exec, puts
+//! those few calls back to what the policy says, and refuses once more the arguments that no policy
+//! may allow (`deny/`). Of several filters the kernel obeys the strictest, and none can ever be
+//! removed.
 
 mod arch;
 mod assemble;
@@ -11,6 +12,10 @@ mod bpf;
 mod data;
 mod policy;
 
+#[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
+mod deny_tests;
 #[cfg(test)]
 mod interpreter;
 #[cfg(test)]
@@ -133,7 +138,10 @@ pub fn compile(profile: &Profile) -> Result<Programs, SeccompError> {
 
 /// Compiles the filters of `profile` for `arch`.
 pub fn compile_for(arch: Arch, profile: &Profile) -> Result<Programs, SeccompError> {
-    let policy = policy::Policy::compose(arch, profile)?;
+    programs(arch, &policy::Policy::compose(arch, profile)?)
+}
+
+fn programs(arch: Arch, policy: &policy::Policy) -> Result<Programs, SeccompError> {
     let base = assemble::program(arch, &policy.base, Action::ENOSYS)?;
     let last = assemble::program(arch, &policy.last, Action::Allow)?;
     Ok(Programs { base: bpf::to_bytes(&base), last: bpf::to_bytes(&last) })
@@ -157,10 +165,12 @@ pub fn supervisor_for(arch: Arch) -> Result<Vec<u8>, SeccompError> {
 /// # Errors
 /// As [`compile`].
 pub fn decisions(profile: &Profile) -> Result<Vec<(u32, Decision)>, SeccompError> {
-    let arch = Arch::native().ok_or(SeccompError::Arch(std::env::consts::ARCH))?;
-    let mut policy = policy::Policy::compose(arch, profile)?;
-    policy.base.append(&mut policy.last);
-    Ok(policy.base.into_iter().collect())
+    decisions_for(Arch::native().ok_or(SeccompError::Arch(std::env::consts::ARCH))?, profile)
+}
+
+/// The same for `arch`.
+fn decisions_for(arch: Arch, profile: &Profile) -> Result<Vec<(u32, Decision)>, SeccompError> {
+    Ok(policy::Policy::compose(arch, profile)?.worker.into_iter().collect())
 }
 
 /// Name of a system call of the machine this runs on.

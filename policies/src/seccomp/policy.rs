@@ -52,6 +52,24 @@ impl Decision {
     }
 }
 
+impl Decision {
+    /// What this refuses, and else `next`. `None` when it allows in a case: then `next` would not be asked.
+    fn before(self, next: Self) -> Option<Self> {
+        let Self::ByArguments { mut cases, otherwise: Action::Allow } = self else { return None };
+        if cases.iter().any(|(_, action)| *action == Action::Allow) {
+            return None;
+        }
+        let otherwise = match next {
+            Self::Always(action) => action,
+            Self::ByArguments { cases: more, otherwise } => {
+                cases.extend(more);
+                otherwise
+            }
+        };
+        Some(Self::ByArguments { cases, otherwise })
+    }
+}
+
 /// A test on the low 32 bits of an argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Test {
@@ -90,12 +108,14 @@ pub enum TestKind {
 /// Decisions by number.
 pub(super) type Table = BTreeMap<u32, Decision>;
 
-/// The two tables of a profile.
+/// The tables of a profile.
 #[derive(Debug)]
 pub(super) struct Policy {
-    /// All of it; what is not in it fails with ENOSYS.
+    /// What a Worker may; what is not in it fails with ENOSYS.
+    pub(super) worker: Table,
+    /// The same, loosened by `launch.toml`.
     pub(super) base: Table,
-    /// What `launch.toml` loosened, put back; what is not in it is allowed.
+    /// What `launch.toml` loosened, put back, and `deny/`; what is not in it is allowed.
     pub(super) last: Table,
 }
 
@@ -112,41 +132,31 @@ const IPC: (&str, &str) = file!("ipc.toml");
 const PROCESSES: (&str, &str) = file!("waivers/processes.toml");
 const JIT: (&str, &str) = file!("waivers/jit.toml");
 const LAUNCH: (&str, &str) = file!("launch.toml");
+const DENY: (&str, &str) = file!("deny/always.toml");
+const DENY_WITHOUT_JIT: (&str, &str) = file!("deny/without-jit.toml");
 const SUPERVISOR: (&str, &str) = file!("supervisor.toml");
 
 /// What the supervisor may call after its start; what is not in it fails with EPERM.
 pub(super) fn supervisor(arch: Arch) -> Result<Table, SeccompError> {
-    let files = arch.files();
-    let reader = Reader { constants: data::parse(CONSTANTS)?, syscalls: data::parse(files.numbers)?, arch };
-    let mut table = Table::new();
-    for file in std::iter::once(SUPERVISOR).chain(files.supervisor) {
-        for (name, number, decision) in reader.read(file)? {
-            if table.insert(number, decision).is_some() {
-                return Err(composition(file.0, name, "is in another file already"));
-            }
-        }
-    }
-    Ok(table)
+    Reader::new(arch)?.union(std::iter::once(SUPERVISOR).chain(arch.files().supervisor))
+}
+
+/// What the second filter refuses whatever the first allows.
+pub(super) fn denied(arch: Arch, profile: &Profile) -> Result<Table, SeccompError> {
+    let files = [Some(DENY), (!profile.jit).then_some(DENY_WITHOUT_JIT)];
+    Reader::new(arch)?.union(files.into_iter().flatten())
 }
 
 impl Policy {
     /// Puts the files of `profile` together.
     pub(super) fn compose(arch: Arch, profile: &Profile) -> Result<Self, SeccompError> {
         let files = arch.files();
-        let reader =
-            Reader { constants: data::parse(CONSTANTS)?, syscalls: data::parse(files.numbers)?, arch };
-        let mut table = Table::new();
+        let reader = Reader::new(arch)?;
         let contract = match profile.contract {
             Contract::Http => HTTP,
             Contract::Ipc => IPC,
         };
-        for file in [Some(COMMON), files.legacy, Some(contract)].into_iter().flatten() {
-            for (name, number, decision) in reader.read(file)? {
-                if table.insert(number, decision).is_some() {
-                    return Err(composition(file.0, name, "is in another file already"));
-                }
-            }
-        }
+        let mut worker = reader.union([Some(COMMON), files.legacy, Some(contract)].into_iter().flatten())?;
         let waivers = [
             profile.processes.then_some(PROCESSES),
             files.processes.filter(|_| profile.processes),
@@ -154,17 +164,29 @@ impl Policy {
         ];
         for file in waivers.into_iter().flatten() {
             for (name, number, decision) in reader.read(file)? {
-                if table.insert(number, decision).is_none() {
+                if worker.insert(number, decision).is_none() {
                     return Err(composition(file.0, name, "is waived, but nothing refuses it"));
                 }
             }
         }
-        let mut last = Table::new();
-        for (_, number, decision) in reader.read(LAUNCH)? {
-            let wanted = table.insert(number, decision).unwrap_or(Decision::Always(Action::ENOSYS));
-            last.insert(number, wanted);
+        Self::around(arch, profile, worker)
+    }
+
+    /// The two filters around what a Worker may.
+    pub(super) fn around(arch: Arch, profile: &Profile, mut worker: Table) -> Result<Self, SeccompError> {
+        let (mut base, mut last) = (worker.clone(), denied(arch, profile)?);
+        for (name, number, decision) in Reader::new(arch)?.read(LAUNCH)? {
+            base.insert(number, decision);
+            let wanted = worker.entry(number).or_insert(Decision::Always(Action::ENOSYS)).clone();
+            let both = match last.remove(&number) {
+                None => wanted,
+                Some(denied) => denied.before(wanted).ok_or_else(|| {
+                    composition(DENY.0, name, "is in launch.toml: deny it by cases, and allow else")
+                })?,
+            };
+            last.insert(number, both);
         }
-        Ok(Self { base: table, last })
+        Ok(Self { worker, base, last })
     }
 }
 
@@ -180,6 +202,27 @@ struct Reader {
 }
 
 impl Reader {
+    fn new(arch: Arch) -> Result<Self, SeccompError> {
+        let syscalls = data::parse(arch.files().numbers)?;
+        Ok(Self { constants: data::parse(CONSTANTS)?, syscalls, arch })
+    }
+
+    /// Files of which none may name a call of another.
+    fn union(
+        &self,
+        files: impl Iterator<Item = (&'static str, &'static str)>,
+    ) -> Result<Table, SeccompError> {
+        let mut table = Table::new();
+        for file in files {
+            for (name, number, decision) in self.read(file)? {
+                if table.insert(number, decision).is_some() {
+                    return Err(composition(file.0, name, "is in another file already"));
+                }
+            }
+        }
+        Ok(table)
+    }
+
     fn read(
         &self,
         source: (&'static str, &'static str),

@@ -143,10 +143,10 @@ fn sockets_of_few_families() {
 fn entries_of_other_machines_are_killed() {
     let [x86, arm] = Filter::all();
     for number in 0..600 {
-        for arch in [0x4000_0003, 0xc000_00b7, 0] {
+        for arch in [0x4000_0003, 0x4000_0028, 0xc000_00b7, 0] {
             assert_eq!(run(&x86.program, Call { arch, number, args: [0; 6] }), Action::Kill);
         }
-        for arch in [0x4000_0028, 0xc000_003e] {
+        for arch in [0x4000_0003, 0x4000_0028, 0xc000_003e, 0] {
             assert_eq!(run(&arm.program, Call { arch, number, args: [0; 6] }), Action::Kill);
         }
         assert_eq!(x86.number(number | 0x4000_0000, &[]), Action::Kill);

@@ -21,15 +21,17 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{Ipv4Addr, SocketAddrV4, bind, listen};
 
 use crate::failure::{at, wall};
-use crate::walls::{Arguments, Given, INSIDE_ID, Outside, Raising, START_FD, Sockets, Writable, stage, tcp};
+use crate::walls::{
+    Arguments, Entering, Given, INSIDE_ID, Outside, Raising, START_FD, Sockets, Writable, stage, tcp,
+};
 
 /// What the launcher prepared for a child.
 #[derive(Debug)]
 pub(crate) struct Prepared<'a> {
     /// The child's end of the start socket.
     pub(crate) start: OwnedFd,
-    /// `cgroup.procs` of each v1 folder.
-    pub(crate) cgroup: Vec<File>,
+    /// Its way into its cgroup.
+    pub(crate) cgroup: Entering,
     /// Its cgroup limits, read back.
     pub(crate) limits: Vec<CgroupLimit>,
     /// What is mounted in the template root it is in.
@@ -86,7 +88,9 @@ fn settle(child: &FreshChild, prepared: &Prepared<'_>) -> Result<(BorrowedFd<'st
         .map_err(wall(Wall::Namespaces, "opening its own /proc/self/ns"))?;
     let mut keep = vec![start];
     keep.extend(outside.descriptors());
-    keep.extend(prepared.cgroup.iter().map(AsFd::as_fd));
+    if let Entering::Writes(files) = &prepared.cgroup {
+        keep.extend(files.iter().map(AsFd::as_fd));
+    }
     child.close_all_but(&keep).map_err(wall(Wall::Descriptors, "close_range"))?;
     for number in 0..3 {
         let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())

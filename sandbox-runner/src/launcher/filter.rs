@@ -111,8 +111,83 @@ pub(super) fn program() -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    /// What the kernel answers to a call, walked through the bytes that it is given. The numbers are those
+    /// of linux/bpf_common.h and linux/seccomp.h, so that a wrong constant above shows.
+    fn answer(arch: u32, number: u32, first: u64) -> &'static str {
+        let program = program();
+        let (mut at, mut word) = (0, 0u32);
+        loop {
+            let code = u16::from_ne_bytes([program[8 * at], program[8 * at + 1]]);
+            let (jt, jf) = (usize::from(program[8 * at + 2]), usize::from(program[8 * at + 3]));
+            let k = u32::from_ne_bytes(program[8 * at + 4..8 * at + 8].try_into().unwrap());
+            at += 1;
+            match (code, k) {
+                (0x20, 0) => word = number, // BPF_LD | BPF_W | BPF_ABS
+                (0x20, 4) => word = arch,
+                (0x20, 16) => word = u32::try_from(first & 0xffff_ffff).unwrap(),
+                (0x15, _) => at += if word == k { jt } else { jf }, // BPF_JMP | BPF_JEQ
+                (0x35, _) => at += if word >= k { jt } else { jf }, // BPF_JMP | BPF_JGE
+                (0x06, 0x7fff_0000) => return "allow",
+                (0x06, 0x0005_0001) => return "EPERM",
+                (0x06, 0x8000_0000) => return "kill the process",
+                other => panic!("instruction {} is {other:x?}", at - 1),
+            }
+        }
+    }
+
+    /// i386, 32-bit ARM, the 64-bit machine that this is not, none.
+    const FOREIGN_ARCHES: [u32; 4] = [0x4000_0003, 0x4000_0028, 0xc000_003e ^ 0xc000_00b7 ^ ARCH, 0];
+
+    fn of(call: libc::c_long, first: u64) -> &'static str {
+        answer(ARCH, u32::try_from(call).unwrap(), first)
+    }
+
     #[test]
     fn it_is_whole_and_short() {
-        assert_eq!(super::program().len(), (12 + 2 * usize::from(super::COUNT)) * 8);
+        assert_eq!(program().len(), (12 + 2 * usize::from(COUNT)) * 8);
+    }
+
+    #[test]
+    fn what_nobody_calls_is_refused_and_nothing_else() {
+        for call in DENIED {
+            for first in [0, u64::from(BINARY_FD.cast_unsigned()), u64::MAX] {
+                assert_eq!(of(call, first), "EPERM", "{call}");
+            }
+        }
+        let known = |number| number == libc::SYS_execveat || DENIED.contains(&number);
+        for number in (0..1000).filter(|number| !known(*number)) {
+            assert_eq!(of(number, u64::MAX), "allow", "{number}");
+        }
+        for call in [libc::SYS_read, libc::SYS_clone3, libc::SYS_setns, libc::SYS_mount, libc::SYS_seccomp] {
+            assert_eq!(of(call, 0), "allow", "the launcher and blanks need {call}");
+        }
+    }
+
+    #[test]
+    fn exec_only_of_the_descriptor_of_a_blank() {
+        let binary = u64::from(BINARY_FD.cast_unsigned());
+        // The kernel takes the low half for the descriptor, whatever is above.
+        for first in [binary, 0xdead_beef_0000_0000 | binary] {
+            assert_eq!(of(libc::SYS_execveat, first), "allow");
+        }
+        let at_cwd = 0xffff_ff9c; // AT_FDCWD
+        for first in [0, 3, binary - 1, binary + 1, at_cwd, u64::MAX, binary << 32] {
+            assert_eq!(of(libc::SYS_execveat, first), "EPERM", "{first:#x}");
+        }
+        assert_eq!(of(libc::SYS_execve, binary), "EPERM");
+    }
+
+    #[test]
+    fn other_entries_are_killed() {
+        for number in 0..1000 {
+            for arch in FOREIGN_ARCHES {
+                assert_eq!(answer(arch, number, 0), "kill the process", "{number} by {arch:#x}");
+            }
+        }
+        for number in (0..1000).map(|n| n | 0x4000_0000).chain([0x7fff_ffff, 0x8000_0000, u32::MAX]) {
+            assert_eq!(answer(ARCH, number, 0), "kill the process", "{number:#x}");
+        }
     }
 }

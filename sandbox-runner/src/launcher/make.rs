@@ -16,7 +16,7 @@ use super::machine::Host;
 use crate::blank::{self, Prepared};
 use crate::cgroup::Entry;
 use crate::failure::{at, wall};
-use crate::walls::INSIDE_ID;
+use crate::walls::{Entering, INSIDE_ID};
 
 /// A blank that was made.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ fn check(spec: &Spec) -> Result<(), Failure> {
 /// The clone. What the child needs is made of its end of the start socket and its cgroup's files.
 fn give_birth<'a>(
     entry: Entry,
-    prepare: impl FnOnce(OwnedFd, Vec<File>) -> Prepared<'a>,
+    prepare: impl FnOnce(OwnedFd, Entering) -> Prepared<'a>,
 ) -> Result<(i32, OwnedFd), Failure> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(at(Stage::Clone, "making the start socket"))?;
@@ -119,10 +119,10 @@ fn give_birth<'a>(
         Cloned::Parent(pid) => Ok((pid, ours)),
         Cloned::Child(child) => {
             let cgroup = match entry {
-                Entry::Write(files) => files,
+                Entry::Write(files) => Entering::Writes(files),
                 Entry::Clone(folder) => {
                     cloister_sys::disown(&child, folder);
-                    Vec::new()
+                    Entering::Cloned
                 }
             };
             cloister_sys::disown(&child, ours);

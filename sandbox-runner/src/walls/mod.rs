@@ -35,6 +35,7 @@ use std::marker::PhantomData;
 use cloister_ipc::launch::{Enforced, Failure, Mitigation, MitigationState, Wall};
 use cloister_sys::FreshChild;
 
+pub use cgroup::Entering;
 pub use descriptors::{Given, START_FD, Writable};
 pub use exec::Arguments;
 pub(crate) use landlock::{abi as landlock_abi, demand as demand_landlock, lacks as landlock_lacks};

@@ -84,13 +84,7 @@ impl Raising<stage::Limited> {
         unshare(CloneFlags::CLONE_NEWCGROUP).map_err(wall(Wall::Namespaces, "unshare(CLONE_NEWCGROUP)"))?;
         sethostname("worker").map_err(wall(Wall::Namespaces, "sethostname"))?;
         let own = ids(&outside.own).map_err(wall(Wall::Namespaces, "looking at its own namespaces"))?;
-        for (name, (id, launcher)) in NAMESPACES.iter().zip(own.iter().zip(&outside.launcher)) {
-            if id == launcher {
-                let error = io::Error::from_raw_os_error(libc::EEXIST);
-                let what = format!("its {name} namespace is the launcher's, {id}");
-                return Err(failure(Stage::Wall(Wall::Namespaces), &what, &error));
-            }
-        }
+        demand_own(&own, &outside.launcher)?;
         // A container's /proc/sys is often read-only.
         let absent = [libc::ENOENT, libc::EROFS, libc::EACCES, libc::EPERM];
         self.switch(Wall::Namespaces, "no-nested-user-namespaces", &absent, || outside.forbid_nested())?;
@@ -107,5 +101,47 @@ impl Raising<stage::Limited> {
         cloister_sys::set_parent_death_kill().map_err(wall(Wall::Namespaces, "prctl(PR_SET_PDEATHSIG)"))?;
         self.enforced.namespaces = NAMESPACES.iter().map(|name| (*name).to_owned()).zip(own).collect();
         Ok(self.advance())
+    }
+}
+
+/// Refuses a child one of whose namespaces is the launcher's, or can't be compared with it.
+fn demand_own(own: &[u64], launcher: &[u64]) -> Result<(), Failure> {
+    let refused = |what: &str, errno| {
+        let error = io::Error::from_raw_os_error(errno);
+        Err(failure(Stage::Wall(Wall::Namespaces), what, &error))
+    };
+    for (whose, ids) in [("its own", own), ("the launcher's", launcher)] {
+        if ids.len() != NAMESPACES.len() {
+            let what = format!("{whose} namespaces are {} instead of {}", ids.len(), NAMESPACES.len());
+            return refused(&what, libc::EINVAL);
+        }
+    }
+    for (name, (id, launcher)) in NAMESPACES.iter().zip(own.iter().zip(launcher)) {
+        if id == launcher {
+            return refused(&format!("its {name} namespace is the launcher's, {id}"), libc::EEXIST);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_namespace_is_compared_with_the_launchers() {
+        let count = NAMESPACES.len() as u64;
+        let (own, launcher): (Vec<_>, Vec<_>) = ((100..100 + count).collect(), (1..=count).collect());
+        assert_eq!(demand_own(&own, &launcher), Ok(()));
+        for at in 0..NAMESPACES.len() {
+            let mut shared = own.clone();
+            shared[at] = launcher[at];
+            let refused = demand_own(&shared, &launcher).unwrap_err();
+            assert!(refused.what.contains(NAMESPACES[at]), "{refused:?}");
+        }
+        for (own, launcher) in [(&own[..], &[][..]), (&[], &launcher), (&own, &launcher[1..]), (&[], &[])] {
+            let refused = demand_own(own, launcher).unwrap_err();
+            assert_eq!(refused.stage, Stage::Wall(Wall::Namespaces), "{own:?} {launcher:?}");
+        }
     }
 }

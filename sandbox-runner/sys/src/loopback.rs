@@ -11,7 +11,7 @@ pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: ifreq is integers, for which all zeros is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = (*from).cast_signed();
+        *to = libc::c_char::from_ne_bytes([*from]); // signed on x86_64, not on aarch64
     }
     request.ifr_ifru.ifru_flags = UP_AND_RUNNING;
     // SAFETY: the structure is the one this request takes and outlives the call.

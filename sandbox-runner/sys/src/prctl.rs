@@ -5,6 +5,9 @@ use std::io;
 /// All secure bits and their locks but keep-caps, which exec clears (capabilities(7)).
 pub const SECUREBITS_LOCKED: u32 = 0b1110_1111;
 
+// These two libc has for x86_64 only.
+const PR_GET_SPECULATION_CTRL: libc::c_int = 52;
+const PR_SET_SPECULATION_CTRL: libc::c_int = 53;
 const PR_SET_MDWE: libc::c_int = 65;
 const PR_MDWE_REFUSE_EXEC_GAIN: libc::c_ulong = 1;
 const PR_SPEC_FORCE_DISABLE: libc::c_ulong = 1 << 3;
@@ -102,10 +105,10 @@ pub fn disable_speculation(what: Speculation) -> io::Result<()> {
         Speculation::IndirectBranch => (1, PR_SPEC_FORCE_DISABLE),
         Speculation::L1dFlush => (2, ENABLE),
     };
-    let done = prctl(libc::PR_SET_SPECULATION_CTRL, which, how, 0, 0).map(drop);
+    let done = prctl(PR_SET_SPECULATION_CTRL, which, how, 0, 0).map(drop);
     match done {
         // Not controllable because it is off anyway, for everybody: as good.
-        Err(error) => match prctl(libc::PR_GET_SPECULATION_CTRL, which, 0, 0, 0) {
+        Err(error) => match prctl(PR_GET_SPECULATION_CTRL, which, 0, 0, 0) {
             Ok(state)
                 if libc::c_ulong::from(state.cast_unsigned())
                     & !1

@@ -3,18 +3,18 @@
 use std::convert::Infallible;
 use std::os::fd::AsFd;
 
-use cloister_ipc::launch::{Failure, Spec, Start};
-use cloister_sandbox_runner::walls::{Arguments, Given, Outside, Raising};
+use cloister_ipc::launch::{CgroupLimit, Failure, Spec, Start};
+use cloister_sandbox_runner::walls::{Arguments, Entering, Given, Outside, Raising};
 use cloister_sys::FreshChild;
 
 fn in_order(
     child: FreshChild,
-    outside: Outside,
+    (entering, limits, outside): (Entering, Vec<CgroupLimit>, Outside),
     (spec, start): (&Spec, &Start),
     (given, arguments): (Given, &Arguments),
 ) -> Result<Infallible, Failure> {
     let walls = Raising::new(child, &[], Vec::new());
-    let walls = walls.enter_cgroup(Vec::new(), Vec::new())?;
+    let walls = walls.enter_cgroup(entering, limits)?;
     let walls = walls.enter_namespaces(outside)?;
     let (walls, _app) = walls.enter_root(spec, &[])?;
     let (walls, _sockets) = walls.make_network(None)?;

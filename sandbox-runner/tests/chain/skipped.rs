@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 
 use cloister_ipc::launch::{Failure, Spec, Start};
-use cloister_sandbox_runner::walls::{Arguments, Given, Outside, Raising, stage};
+use cloister_sandbox_runner::walls::{Arguments, Entering, Given, Outside, Raising, stage};
 use cloister_sys::FreshChild;
 
 type Done = Result<(), Failure>;
@@ -16,7 +16,7 @@ fn without_cgroup(child: FreshChild, outside: Outside) -> Done {
 }
 
 fn without_namespaces(walls: Raising<stage::Cloned>, spec: &Spec) -> Done {
-    let walls = walls.enter_cgroup(Vec::new(), Vec::new())?;
+    let walls = walls.enter_cgroup(Entering::Cloned, Vec::new())?;
     walls.enter_root(spec, &[])?; //~ E0599 no method named `enter_root`
     Ok(())
 }
