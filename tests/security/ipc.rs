@@ -197,13 +197,34 @@ async fn whatever_it_says_only_it_suffers() {
 #[tokio::test]
 async fn a_flood_is_its_own() {
     let platform = platform().await;
-    assert_eq!(ask(&platform, "attacker", "ok").await.0, 200);
+    floods(&platform, "flood").await;
+}
+
+/// The same for the log, of which not all is kept, and that is told.
+#[tokio::test]
+async fn a_flood_of_the_log_is_its_own() {
+    let platform = platform().await;
+    floods(&platform, "log-without-end").await;
+    floods(&platform, "log-lines").await;
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let said =
+            platform.cli(["--json", "worker", "tail", "--no-follow", "attacker", "-n", "hostile"]).await.ok();
+        if said.out.contains(" lines dropped)") {
+            break;
+        }
+        assert!(Instant::now() < end, "nothing is told of what was dropped: {}", said.out);
+    }
+}
+
+async fn floods(platform: &Platform, what: &str) {
+    assert_eq!(ask(platform, "attacker", "ok").await.0, 200);
     let begin = Peak::begin(platform.pid());
-    let flood = ask(&platform, "attacker", "flood");
+    let flood = ask(platform, "attacker", what);
     let answers = Cell::new(0);
     let beside = async {
         loop {
-            let answer = ask(&platform, "neighbour", "ok").await;
+            let answer = ask(platform, "neighbour", "ok").await;
             assert_eq!(answer, (200, None, "fine".to_owned()), "the neighbour, after {answers:?}");
             answers.set(answers.get() + 1);
         }
@@ -212,7 +233,7 @@ async fn a_flood_is_its_own() {
         flooded = flood => flooded,
         () = beside => unreachable!(),
     };
-    println!("{} answers beside the flood", answers.get());
+    println!("{} answers beside {what}", answers.get());
     assert_eq!((status, code), (504, Some(1051)));
     assert!(answers.get() > 2, "the neighbour stood still");
     begin.grew_less_than(64 << 10);

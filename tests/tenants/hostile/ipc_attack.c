@@ -371,6 +371,11 @@ static void attack(const char *what, uint64_t id) {
         exit(3);
     } else if (IS("crashes")) {
         *(volatile int *)8 = 1;
+    } else if (IS("log-lines") || IS("log-without-end")) {
+        memset(big, 'x', sizeof big);
+        if (IS("log-lines"))
+            for (size_t at = 0; at < sizeof big; at += 50) big[at] = '\n';
+        for (;;) (void)!write(2, big, sizeof big);
     } else if (IS("unread-body")) {
         // Asks for the request's body, and reads none of it.
         of_body(OPEN, OF_REQUEST, id);
