@@ -1,15 +1,23 @@
 //! Files: nothing of the host, of other Workers, of itself; only its own /tmp.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use cloister_supervisor::registry::{Allow, Contract};
 
 use crate::cell::{Cell, Finding, Outcome, all_refused, all_worked, outcome, without};
 
 async fn attack(cell: Cell) -> Vec<Finding> {
+    // Open to everybody: that it is not there must be what keeps it.
     let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::set_permissions(secret.path(), Permissions::from_mode(0o644)).unwrap();
     // An account of the host.
     let accounts = std::fs::read_to_string("/etc/passwd").unwrap();
     let account = accounts.lines().last().unwrap();
-    cell.arg(secret.path().display()).arg(account).probes().await
+    let findings = cell.arg(secret.path().display()).arg(account).probes().await;
+    let read = outcome(&findings, "read a file of the host by its absolute path");
+    assert_eq!(*read, Outcome::Errno("ENOENT".into()));
+    findings
 }
 
 #[tokio::test]
@@ -61,6 +69,7 @@ async fn the_loader_runs_nothing_of_tmp() {
 async fn harmless_files_work() {
     all_worked(&Cell::new("files_twin").probes().await);
     all_worked(&Cell::new("files_twin").contract(Contract::Ipc).probes().await);
+    all_worked(&Cell::new("files_twin").dynamic().probes().await);
 }
 
 /// The kernel's own landlock cases.
