@@ -17,13 +17,13 @@ use crate::host::Host;
 use crate::target::{Target, hear, noise, spec};
 
 /// A filter of one instruction: everything is allowed.
-fn no_filter() -> Vec<u8> {
+pub(crate) fn no_filter() -> Vec<u8> {
     let mut program = vec![6, 0, 0, 0];
     program.extend_from_slice(&0x7fff_0000_u32.to_ne_bytes());
     program
 }
 
-fn start(args: &[String]) -> Start {
+pub(crate) fn start(args: &[String]) -> Start {
     Start {
         argv: std::iter::once("worker".to_owned()).chain(args.iter().cloned()).collect(),
         env: vec!["PORT=8080".into()],
@@ -37,13 +37,15 @@ fn start(args: &[String]) -> Start {
     }
 }
 
-fn binary(path: &Path) -> OwnedFd {
+pub(crate) fn binary(path: &Path) -> OwnedFd {
     rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
 }
 
-fn tell(socket: &OwnedFd, message: &ToBlank, fds: &[BorrowedFd<'_>]) {
+/// Has a blank become a Worker.
+pub(crate) fn tell_start(socket: &OwnedFd, message: Start, fds: &[BorrowedFd<'_>]) {
+    let record = codec::encode(&ToBlank::Start(message), LAUNCH_BYTES).unwrap();
     // It may be over already.
-    let _ = descriptors::send(socket, &codec::encode(message, LAUNCH_BYTES).unwrap(), fds);
+    let _ = descriptors::send(socket, &record, fds);
 }
 
 /// Runs a hostile program with every right that the launcher's orders can give it; its output.
@@ -52,7 +54,7 @@ fn run(target: &Target, number: u64, program: &'static str, args: &[String]) -> 
     let socket = target.blank(number, spec).unwrap();
     let (mut output, theirs) = std::io::pipe().unwrap();
     let binary = binary(&stored(program, false));
-    tell(&socket, &ToBlank::Start(start(args)), &[binary.as_fd(), theirs.as_fd(), theirs.as_fd()]);
+    tell_start(&socket, start(args), &[binary.as_fd(), theirs.as_fd(), theirs.as_fd()]);
     drop(theirs);
     let told = hear::<FromBlank>(&socket);
     assert!(matches!(told, Some((FromBlank::Raised { .. }, _))), "{told:?}");
