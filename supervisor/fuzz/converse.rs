@@ -6,8 +6,10 @@
 //! exactly once, with a reason when it was the Worker's fault; nothing of it is left; a connection
 //! beside it goes on.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::fs::File;
+use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -26,13 +28,20 @@ use cloister_supervisor::worker::{Answer, CallError, Caller, Tunnel};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, StreamBody};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
+    socketpair,
+};
 use tokio::task::JoinHandle;
 
 use crate::script::{Known, Script};
 
 /// Longest anything may wait for its end. A bound for what failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the kernel takes with one message (`SCM_MAX_FD`).
+const MOST_DESCRIPTORS: usize = 253;
 
 /// How a conversation went, for counting.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -41,6 +50,8 @@ pub(crate) struct Told {
     pub(crate) answered: usize,
     /// Requests that failed.
     pub(crate) failed: usize,
+    /// Messages that came with descriptors.
+    pub(crate) given: usize,
     /// What the Worker was ended for.
     pub(crate) violation: Option<String>,
 }
@@ -116,11 +127,7 @@ async fn step(script: &mut Script<'_>, worker: &mut Worker, calls: &mut Vec<Join
             worker.say(&frame);
         }
         6 if script.rarely(worker.known.care) => worker.say(script.raw()),
-        7 if script.rarely(worker.known.care) => {
-            // With a descriptor nobody asked for.
-            let (one, _other) = UnixStream::pair().unwrap();
-            let _ = descriptors::send(&worker.stream, script.raw(), &[one.as_fd()]);
-        }
+        7 if script.rarely(worker.known.care) => worker.with_descriptors(script),
         8..=15 => worker.with_a_body(script),
         16 => worker.listen(),
         17 => turns(script.below(32)).await,
@@ -220,6 +227,8 @@ struct Worker {
     stream: UnixStream,
     /// Sockets of bodies that it was given.
     bodies: Vec<UnixStream>,
+    /// Other ends of sockets that it gave away.
+    kept: Vec<UnixStream>,
     known: Known,
 }
 
@@ -236,7 +245,15 @@ impl Worker {
         assert!(matches!(record, Control::Connection { id: 0 }));
         let stream = UnixStream::from(received.pop().unwrap());
         stream.set_nonblocking(true).unwrap();
-        Self { connection, ends, control, stream, bodies: Vec::new(), known: Known::default() }
+        Self {
+            connection,
+            ends,
+            control,
+            stream,
+            bodies: Vec::new(),
+            kept: Vec::new(),
+            known: Known::default(),
+        }
     }
 
     /// Writes what the socket takes: the rest is a message that was cut.
@@ -261,6 +278,26 @@ impl Worker {
     fn listen(&mut self) {
         let mut buffer = [0; 65536];
         while matches!(self.stream.read(&mut buffer), Ok(1..)) {}
+    }
+
+    /// Bytes with descriptors that nobody asked for: a folder, a file in memory, a socket, or as many as
+    /// the kernel takes.
+    fn with_descriptors(&mut self, script: &mut Script<'_>) {
+        let (given, kept) = UnixStream::pair().unwrap();
+        let folder = File::open("/").unwrap();
+        let memory = memfd_create("x", MemfdFlags::CLOEXEC).unwrap();
+        let one = [given.as_fd()];
+        let every = [given.as_fd(); MOST_DESCRIPTORS];
+        let choices: [&[BorrowedFd<'_>]; 4] = [&one, &[folder.as_fd()], &[memory.as_fd()], &every];
+        let given = choices[script.below(choices.len())];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(given)));
+        let bytes = [IoSlice::new(script.raw())];
+        // Its other side may be gone, or full.
+        if sendmsg(&self.stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL).is_ok() {
+            self.kept.push(kept);
+        }
     }
 
     /// Takes the sockets that it was sent, and does something with one.
@@ -320,9 +357,9 @@ impl Worker {
 
     /// The process goes away; everything must be over.
     async fn end(self, calls: Vec<JoinHandle<Result<(), ()>>>) -> Told {
-        let Self { connection, ends, control, stream, bodies, .. } = self;
+        let Self { connection, ends, control, stream, bodies, kept, .. } = self;
         drop((stream, control, bodies));
-        let mut told = Told::default();
+        let mut told = Told { given: kept.len(), ..Told::default() };
         for call in calls {
             match tokio::time::timeout(PATIENCE, call).await.expect("a request hangs") {
                 Ok(Ok(())) => told.answered += 1,
@@ -335,6 +372,11 @@ impl Worker {
         wait_until("an end of the connection", || connection.is_ended()).await;
         drop(connection);
         wait_until("nothing left of the connection", || left.strong_count() == 0).await;
+        for kept in kept {
+            kept.set_nonblocking(true).unwrap();
+            let is_over = || matches!((&kept).read(&mut [0]), Ok(0));
+            wait_until("an end of what it gave away", is_over).await;
+        }
         let ends = std::mem::take(&mut *ends.lock().unwrap());
         assert_eq!(ends.len(), 1, "it ended {ends:?}");
         if let Some(End::Violation(text)) = ends.into_iter().next() {

@@ -40,7 +40,7 @@ fn weight() -> (u64, usize) {
 #[test]
 fn whatever_is_said_comes_to_an_end() {
     let count = std::env::var("CLOISTER_TEST_CONVERSATIONS").map_or(4000, |count| count.parse().unwrap());
-    let (mut answered, mut failed, mut ended) = (0_u64, 0_u64, 0_u64);
+    let (mut answered, mut failed, mut given, mut ended) = (0_u64, 0_u64, 0_u64, 0_u64);
     let mut reasons = BTreeSet::new();
     let mut before = (0, 0);
     for seed in 1..=count {
@@ -51,6 +51,7 @@ fn whatever_is_said_comes_to_an_end() {
         let told = told.unwrap_or_else(|_| panic!("seed {seed}"));
         answered += told.answered as u64;
         failed += told.failed as u64;
+        given += told.given as u64;
         if let Some(text) = told.violation {
             ended += 1;
             // Numbers apart, the reasons are few.
@@ -58,11 +59,14 @@ fn whatever_is_said_comes_to_an_end() {
         }
     }
     let after = weight();
-    println!("{answered} answered, {failed} failed, {ended} of {count} Workers ended for: {reasons:#?}");
+    println!(
+        "{answered} answered, {failed} failed, {given} with descriptors, {ended} of {count} Workers ended for: {reasons:#?}"
+    );
     println!("KiB and descriptors: {before:?}, then {after:?}");
     // It went deep: answers came, and Workers were ended for many different things.
     assert!(answered > count / 8, "{answered} answered");
     assert!(reasons.len() > 20, "{reasons:#?}");
+    assert!(given > count / 40, "{given} messages came with descriptors");
     assert!(after.0 < before.0 + (32 << 10), "memory grew from {} to {} KiB", before.0, after.0);
     assert!(after.1 <= before.1 + 8, "descriptors grew from {} to {}", before.1, after.1);
 }

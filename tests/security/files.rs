@@ -1,15 +1,25 @@
 //! Files: nothing of the host, of other Workers, of itself; only its own /tmp.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use cloister_supervisor::launch::ExitStatus;
 use cloister_supervisor::registry::{Allow, Contract};
 
 use crate::cell::{Cell, Finding, Outcome, all_refused, all_worked, outcome, without};
 
 async fn attack(cell: Cell) -> Vec<Finding> {
+    // Open to everybody: that it is not there must be what keeps it.
     let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::set_permissions(secret.path(), Permissions::from_mode(0o644)).unwrap();
     // An account of the host.
     let accounts = std::fs::read_to_string("/etc/passwd").unwrap();
     let account = accounts.lines().last().unwrap();
-    cell.arg(secret.path().display()).arg(account).probes().await
+    let findings = cell.arg(secret.path().display()).arg(account).probes().await;
+    let read = outcome(&findings, "read a file of the host by its absolute path");
+    assert_eq!(*read, Outcome::Errno("ENOENT".into()));
+    findings
 }
 
 #[tokio::test]
@@ -57,10 +67,72 @@ async fn the_loader_runs_nothing_of_tmp() {
     assert!(copy.errors.contains("/tmp/copy"), "{copy:?}");
 }
 
+/// A program of the library folders may be run that way, and gains nothing: the walls that the kernel
+/// can show still stand around it.
+#[tokio::test]
+async fn what_the_loader_runs_stands_behind_the_walls() {
+    const WALLS: [&str; 12] = [
+        "Uid:",
+        "Gid:",
+        "Groups:",
+        "NSpid:",
+        "CapInh:",
+        "CapPrm:",
+        "CapEff:",
+        "CapBnd:",
+        "CapAmb:",
+        "NoNewPrivs:",
+        "Seccomp:",
+        "Seccomp_filters:",
+    ];
+    let walls = |pid: i32| -> Vec<String> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let lines = status.lines().filter(|line| WALLS.iter().any(|wall| line.starts_with(wall)));
+        lines.map(str::to_owned).collect()
+    };
+    let mut before = Cell::new("listener").dynamic().arg("listen").start().await;
+    assert_eq!(before.line().await.as_deref(), Some("listening"));
+    let held = Cell::new("loader").dynamic().arg("held").start().await;
+    let pid = held.process.pid();
+    // It runs, and waits for room to say so.
+    let says = || {
+        let read = |what| std::fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap();
+        read("comm").starts_with("ld-linux") && read("syscall").starts_with("1 0x1 ")
+    };
+    let end = Instant::now() + Duration::from_secs(60);
+    while !says() {
+        assert!(Instant::now() < end, "the C library does not run");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let inspection = held.process.inspect().await.expect("it lives");
+    // But one: the loader's file may be read, so the kernel lets its process be dumped. (Nobody can: ptrace is
+    // killed, its uid and its pid namespace are its own, a core of one byte is none.)
+    let [dumpable] = inspection.disagreements.as_slice() else { panic!("{:#?}", inspection.disagreements) };
+    assert!(dumpable.starts_with("privilege: promised that it is not dumpable"), "{dumpable}");
+    let own = |line: &String| ["Uid:", "Gid:", "Groups:", "NSpid:"].iter().any(|wall| line.starts_with(wall));
+    let (mut now, mut usual) = (walls(pid), walls(before.process.pid()));
+    println!("{now:#?}");
+    assert!(now.len() >= WALLS.len() - 1, "the kernel shows too little");
+    assert!(now.iter().any(|line| line == "CapBnd:\t0000000000000000"));
+    assert!(now.iter().any(|line| line == "Seccomp:\t2"));
+    // What each Worker has of its own; the inspection has seen to these.
+    now.retain(|line| !own(line));
+    usual.retain(|line| !own(line));
+    assert_eq!(now, usual);
+    // 1000 inside, nobody else's outside.
+    let ids = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
+    let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+    assert!(ids[0] == 1000 && ids[1] >= 1_000_000_000 && ids[2..] == [1], "{ids:?}");
+    let ended = held.end().await;
+    assert!(ended.errors.contains("GNU C Library"), "{ended:?}");
+    assert_eq!(ended.exit.status, ExitStatus::Code(0));
+}
+
 #[tokio::test]
 async fn harmless_files_work() {
     all_worked(&Cell::new("files_twin").probes().await);
     all_worked(&Cell::new("files_twin").contract(Contract::Ipc).probes().await);
+    all_worked(&Cell::new("files_twin").dynamic().probes().await);
 }
 
 /// The kernel's own landlock cases.

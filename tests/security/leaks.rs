@@ -169,8 +169,9 @@ async fn nothing_leaks() {
     println!("even after {:?}", begin.elapsed());
     launcher.shutdown().await;
     let end = Instant::now() + Duration::from_secs(20);
-    // Others of this machine make and end namespaces too, but not one for each of these cycles.
-    let slack = usize::try_from(cycles / 4).unwrap().max(300);
+    // Others of this machine make and end namespaces too, and the kernel counts those last freed. But what
+    // one kind of life in six leaves behind must show: less than a sixth (from 1,800 cycles on).
+    let slack = usize::try_from(cycles / 8).unwrap().max(300);
     loop {
         let (folders, processes) = (cgroups_of(pid), processes_of(uids.clone()));
         let more: Vec<_> = kernel_objects()

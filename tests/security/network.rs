@@ -1,13 +1,15 @@
 //! Network: a Worker alone reaches nothing but its own loopback.
 
+use std::fs::Permissions;
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 use cloister_supervisor::registry::Contract;
 
-use crate::cell::{Cell, Finding, all_refused, all_worked};
+use crate::cell::{Cell, Finding, Outcome, all_refused, all_worked, outcome, without};
 
 /// Runs the attack beside listeners of the host, on which nothing may arrive.
 async fn attack(cell: Cell) -> Vec<Finding> {
@@ -19,6 +21,9 @@ async fn attack(cell: Cell) -> Vec<Finding> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let visible = UnixListener::bind(&path).unwrap();
+    // Open to everybody: that it is not there must be what keeps it.
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
     let abstract_name = String::from_utf8(address.as_abstract_name().unwrap().to_vec()).unwrap();
     let cell = cell.arg(tcp.local_addr().unwrap().port()).arg(abstract_name).arg(path.display());
     let findings = cell.probes().await;
@@ -33,7 +38,10 @@ async fn attack(cell: Cell) -> Vec<Finding> {
 
 #[tokio::test]
 async fn http_worker_reaches_no_network() {
-    all_refused(&attack(Cell::new("network")).await);
+    let findings = attack(Cell::new("network")).await;
+    all_refused(&findings);
+    let by_path = outcome(&findings, "Unix socket of the host by its path");
+    assert_eq!(*by_path, Outcome::Errno("ENOENT".into()));
 }
 
 #[tokio::test]
@@ -55,7 +63,34 @@ async fn loopbacks_are_apart() {
     assert!(first.process.exit().is_none());
 }
 
+/// Nor does the host, by mistake, reach what a Worker listens on: neither where it may, nor on a port
+/// that the kernel chose for it.
+#[tokio::test]
+async fn the_host_does_not_reach_a_listener() {
+    let connect = |port: u16| TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(|error| error.kind());
+    // Something of the host's own may be there.
+    let before = connect(8080);
+    for way in ["listen", "unbound"] {
+        let mut listener = Cell::new("listener").arg(way).start().await;
+        let said = listener.line().await.unwrap();
+        let port = match said.strip_prefix("listening on ") {
+            Some(port) => port.parse().unwrap(),
+            None => 8080,
+        };
+        println!("{way}: {said}");
+        let expected = if port == 8080 { before } else { Err(ErrorKind::ConnectionRefused) };
+        assert_eq!(connect(port), expected, "{way}");
+        let address = SocketAddr::from_abstract_name("cloister-listener").unwrap();
+        let hidden = UnixStream::connect_addr(&address).map(drop).map_err(|error| error.kind());
+        assert_eq!(hidden, Err(ErrorKind::ConnectionRefused), "{way}");
+        assert!(listener.process.exit().is_none());
+    }
+}
+
 #[tokio::test]
 async fn harmless_network_works() {
     all_worked(&Cell::new("network_twin").probes().await);
+    // Without sockets of its own, a Worker still has pairs.
+    let findings = Cell::new("network_twin").contract(Contract::Ipc).probes().await;
+    all_worked(&without(findings, &["listen on $PORT", "connect to itself and talk", "Unix socket in /tmp"]));
 }

@@ -58,29 +58,64 @@ impl Target {
 
     /// A blank, behind its first walls and ready to be started; an error when it came to nothing.
     pub(crate) fn blank(&self, number: u64, spec: Spec) -> Result<OwnedFd, Failure> {
+        self.blank_with_pid(number, spec).map(|(start, _)| start)
+    }
+
+    /// As [`Self::blank`], and its pid.
+    pub(crate) fn blank_with_pid(&self, number: u64, spec: Spec) -> Result<(OwnedFd, i32), Failure> {
         self.say(&ToLauncher::Make { blank: number, spec }, &[]);
-        let start = loop {
+        let (start, pid) = loop {
             match self.hear_all().expect("the launcher goes on") {
-                (FromLauncher::Made { blank, .. }, mut start) if blank == number => {
-                    break start.pop().unwrap();
+                (FromLauncher::Made { blank, pid, .. }, mut start) if blank == number => {
+                    break (start.pop().unwrap(), pid);
                 }
                 (FromLauncher::MakeFailed { blank, failure }, _) if blank == number => return Err(failure),
                 _ => {}
             }
         };
         match hear(&start) {
-            Some((FromBlank::Ready, _)) => Ok(start),
+            Some((FromBlank::Ready, _)) => Ok((start, pid)),
             Some((FromBlank::Failed(failure), _)) => Err(failure),
             other => panic!("{other:?}"),
         }
     }
 
-    /// Ends it; everything that it made must be gone with it.
+    /// Waits until it has handled all that was said, and what it made has raised its walls or ended.
+    /// True when it goes on.
+    pub(crate) fn settle(&self, mut made: impl FnMut(u32)) -> bool {
+        const LAST: u64 = u64::MAX - 1;
+        self.say(&ToLauncher::Inspect { blank: LAST }, &[]);
+        let mut blanks = Vec::new();
+        let goes_on = loop {
+            match self.hear_all() {
+                Some((FromLauncher::Made { uid, .. }, start)) => {
+                    made(uid);
+                    blanks.extend(start);
+                }
+                Some((FromLauncher::InspectFailed { blank: LAST, .. }, _)) => break true,
+                Some(_) => {}
+                None => break false,
+            }
+        };
+        for start in &blanks {
+            let told = hear::<FromBlank>(start);
+            assert!(!matches!(told, Some((FromBlank::Raised { .. }, _))), "it ran without being told to");
+        }
+        // Their sockets close from here on, and they end.
+        for name in self.children() {
+            assert!(name.starts_with("sandbox-runner"), "it runs {name}");
+        }
+        goes_on
+    }
+
+    /// Ends it; everything that it made must be gone with it. Its status is success or failure: a
+    /// panic or a signal is a crash.
     pub(crate) fn end(mut self) -> ExitStatus {
         drop(self.socket);
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(matches!(status.code(), Some(0 | 1)), "it crashed: {status}");
                 return status;
             }
             assert!(Instant::now() < end, "the launcher does not end");

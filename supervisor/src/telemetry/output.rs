@@ -110,4 +110,32 @@ mod tests {
         assert_eq!(seen[3].len(), LINE_BYTES);
         assert_eq!(lines.finish().as_deref(), Some("end"));
     }
+
+    #[test]
+    fn what_is_over_the_allowance_is_counted_and_told() {
+        use std::cell::RefCell;
+        use std::time::{Duration, Instant};
+
+        let seen = RefCell::new(Vec::new());
+        let record = |line| seen.borrow_mut().push(line);
+        let mut allowance = Allowance::default();
+        for number in 0..LINES_A_SECOND + 50 {
+            allowance.pass(number.to_string(), &record);
+            // A second that does not end, however slow this is.
+            allowance.since = Some(Instant::now() + Duration::from_secs(3600));
+        }
+        let passed = usize::try_from(LINES_A_SECOND).unwrap();
+        assert_eq!(seen.borrow().len(), passed);
+        assert_eq!(seen.borrow().last(), Some(&(LINES_A_SECOND - 1).to_string()));
+        allowance.since = Some(Instant::now() - Duration::from_secs(1));
+        allowance.pass("next".into(), &record);
+        assert_eq!(seen.borrow()[passed..], ["(50 lines dropped)", "next"]);
+        // Told once, and the next second has all of its lines.
+        allowance.since = Some(Instant::now() + Duration::from_secs(3600));
+        for _ in 1..LINES_A_SECOND + 7 {
+            allowance.pass("more".into(), &record);
+        }
+        assert_eq!(seen.borrow().len(), 2 * passed + 1);
+        assert_eq!(allowance.dropped, 7);
+    }
 }

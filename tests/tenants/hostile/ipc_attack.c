@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -122,26 +123,39 @@ static int handoff(uint64_t id, const char *binding) {
     u8(0);
     return frame("");
 }
-// A valid answer with descriptors on it.
+// Sends `data` with so many copies of a descriptor.
+static ssize_t pass(int to, const void *data, size_t size, int descriptor, int count) {
+    struct iovec part = {(void *)data, size};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(300 * sizeof(int))];
+    } control = {0};
+    struct msghdr all = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+    control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(count * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    for (int i = 0; i < count; i++) memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &descriptor, sizeof(int));
+    return sendmsg(to, &all, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+// A valid answer that comes with descriptors; when the kernel refuses them, one that says so.
 static int with_descriptors(uint64_t id, int descriptor, int count) {
+    char said[64];
+    if (descriptor < 0) return respond(id, 200, INLINE, strerrorname_np(errno));
+    int size = snprintf(said, sizeof said, "came with %d", count);
     u32(RESPONSE);
     u64(id);
     u16(200);
     u64(0);
-    u32(EMPTY);
+    u32(INLINE);
     u8(0);
-    uint32_t prefix[2] = {length, 0};
-    struct iovec parts[2] = {{prefix, 8}, {message, length}};
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(253 * sizeof(int))];
-    } control = {0};
-    struct msghdr all = {.msg_iov = parts, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = CMSG_SPACE(count * sizeof(int))};
-    control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(count * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    for (int i = 0; i < count; i++) memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &descriptor, sizeof(int));
-    ssize_t sent = sendmsg(stream, &all, MSG_NOSIGNAL);
+    static unsigned char whole[512];
+    uint32_t prefix[2] = {length, size};
+    memcpy(whole, prefix, 8);
+    memcpy(whole + 8, message, length);
+    memcpy(whole + 8 + length, said, size);
+    size += 8 + length;
     length = 0;
-    return sent < 0 ? -1 : 0;
+    if (pass(stream, whole, size, descriptor, count) == size) return 0;
+    snprintf(said, sizeof said, "sending: %s", strerrorname_np(errno));
+    return respond(id, 200, INLINE, said);
 }
 
 static int receive_descriptor(int wanted_kind) {
@@ -302,9 +316,15 @@ static void attack(const char *what, uint64_t id) {
         u64(id + 5);
         frame("");
     } else if (IS("flood")) {
+        // Each is answered, and the answers are read: nothing of this is forbidden, only too much.
+        for (uint64_t i = 1; fetch(i, id, "no URI") == 0; i++) {
+            while (recv(stream, big, sizeof big, MSG_DONTWAIT) > 0) {}
+            if (i == 2000) (void)!write(2, "it floods\n", 10);
+        }
+    } else if (IS("flood-of-strays")) {
         for (;;) {
-            u32(CANCEL_FETCH);
-            u64(1);
+            u32(DONE);
+            u64(id);
             if (frame("")) break;
         }
     } else if (IS("twice")) {
@@ -312,12 +332,20 @@ static void attack(const char *what, uint64_t id) {
         respond(id, 200, INLINE, "twice");
     } else if (IS("descriptors")) {
         with_descriptors(id, open("/tmp", O_RDONLY | O_DIRECTORY), 253);
+    } else if (IS("too-many-descriptors")) {
+        with_descriptors(id, open("/tmp", O_RDONLY | O_DIRECTORY), 254);
     } else if (IS("descriptor")) {
         int pair[2];
-        if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0) with_descriptors(id, pair[0], 1);
+        with_descriptors(id, socketpair(AF_UNIX, SOCK_STREAM, 0, pair) ? -1 : pair[0], 1);
+    } else if (IS("memfd")) {
+        with_descriptors(id, syscall(SYS_memfd_create, "x", 0), 1);
     } else if (IS("on-control")) {
-        for (int i = 0; i < 100; i++) send(CONTROL, big, 1000, MSG_NOSIGNAL);
-        respond(id, 200, INLINE, "fine");
+        // The supervisor never reads there: its end takes nothing, not even into a buffer.
+        char said[64];
+        int count = 0, folder = open("/tmp", O_RDONLY | O_DIRECTORY);
+        while (count < 100000 && pass(CONTROL, big, 1000, folder, 100) == 1000) count++;
+        snprintf(said, sizeof said, "%s %s", count > 0 ? "some, then" : "none:", strerrorname_np(errno));
+        respond(id, 200, INLINE, said);
     } else if (IS("stream-too-long") || IS("stream-no-end") || IS("stream-wrong-end")) {
         u32(RESPONSE);
         u64(id);
@@ -343,6 +371,15 @@ static void attack(const char *what, uint64_t id) {
         exit(3);
     } else if (IS("crashes")) {
         *(volatile int *)8 = 1;
+    } else if (IS("log-lines") || IS("log-without-end")) {
+        memset(big, 'x', sizeof big);
+        if (IS("log-lines"))
+            for (size_t at = 0; at < sizeof big; at += 50) big[at] = '\n';
+        for (;;) (void)!write(2, big, sizeof big);
+    } else if (IS("unread-body")) {
+        // Asks for the request's body, and reads none of it.
+        of_body(OPEN, OF_REQUEST, id);
+        receive_descriptor(2);
     } else if (IS("silent")) {
         // Never answers, never reads again.
         for (;;) pause();

@@ -39,6 +39,18 @@ int main(int argc, char **argv) {
         listens();
         for (;;) pause();
     }
+    if (!strcmp(what, "unbound")) {
+        // The kernel chooses a port, which no rule about binding looks at.
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        socklen_t length = sizeof at;
+        if (listen(fd, 9) || getsockname(fd, (void *)&at, &length)) {
+            say(-1);
+            return 1;
+        }
+        printf("listening on %d\n", ntohs(at.sin_port));
+        fflush(stdout);
+        for (;;) pause();
+    }
     if (!strcmp(what, "both")) listens();
     if (!strcmp(what, "abstract")) say(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&hidden, hidden_length));
     else say(connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&at, sizeof at));

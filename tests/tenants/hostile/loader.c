@@ -1,5 +1,6 @@
 // Dynamically linked: has the loader run the C library (which is a program, too) from its own place
-// ("own"), or from a copy in /tmp ("copy").
+// ("own"), or from a copy in /tmp ("copy"), or from its own place with an output that takes nothing more
+// ("held"), so that it can be looked at.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,6 +17,14 @@ int main(int argc, char **argv) {
         while (sendfile(to, from, NULL, 1 << 20) > 0) {}
         close(to);
         program = "/tmp/copy";
+    }
+    if (argc > 1 && !strcmp(argv[1], "held")) {
+        static char block[4096];
+        dup2(2, 1);
+        fcntl(2, F_SETFL, O_NONBLOCK);
+        while (write(2, block, sizeof block) > 0) {}
+        while (write(2, block, 1) > 0) {}
+        fcntl(2, F_SETFL, 0);
     }
     char *const arguments[] = {"loader", (char *)program, NULL}, *const none[] = {NULL};
     // The path is absolute, so the descriptor's number satisfies the filter and means nothing.

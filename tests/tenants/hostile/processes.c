@@ -44,9 +44,11 @@ PROBE(vm_write, "process_vm_writev") {
 }
 TRY(pidfd, "pidfd_open a process of the host", syscall(SYS_pidfd_open, host(), 0))
 TRY(pidfd_parent, "pidfd_open its own", syscall(SYS_pidfd_open, getpid(), 0))
-TRY(pidfd_get, "pidfd_getfd", syscall(SYS_pidfd_getfd, 0, 0, 0))
-TRY(pidfd_signal, "pidfd_send_signal", syscall(SYS_pidfd_send_signal, 0, 0, 0, 0))
-TRY(kcmp_call, "kcmp", syscall(SYS_kcmp, 1, 1, 0, 0, 0))
+// Of itself, where it could open itself: a descriptor of its own, and no signal.
+TRY(pidfd_get, "pidfd_getfd", syscall(SYS_pidfd_getfd, syscall(SYS_pidfd_open, getpid(), 0), 1, 0))
+TRY(pidfd_signal, "pidfd_send_signal", syscall(SYS_pidfd_send_signal, syscall(SYS_pidfd_open, getpid(), 0), 0, NULL, 0))
+TRY(pidfd_of_itself, "pidfd_send_signal to itself by PIDFD_SELF", syscall(SYS_pidfd_send_signal, -10000, 0, NULL, 0))
+TRY(kcmp_call, "kcmp", syscall(SYS_kcmp, getpid(), getpid(), 0, 1, 1))
 TRY(kill_host, "kill a process of the host", kill(host(), 0))
 TRY(tgkill_host, "tgkill a process of the host", syscall(SYS_tgkill, host(), host(), 0))
 TRY(kill_group, "kill the process group of the host's process", kill(-host(), 0))
