@@ -50,7 +50,7 @@ TRY(proc_sys, "write /proc/sys/kernel/core_pattern", open("/proc/sys/kernel/core
 TRY(proc_mem, "write its own memory by /proc/self/mem", open("/proc/self/mem", O_RDWR))
 TRY(proc_oom, "write /proc/self/oom_score_adj", open("/proc/self/oom_score_adj", O_WRONLY))
 TRY(proc_setgroups, "write /proc/self/uid_map", open("/proc/self/uid_map", O_WRONLY))
-TRY(proc_exec, "execveat /proc/self/exe by path", syscall(SYS_execveat, 1023, "/proc/self/fd/1", (char *[]){NULL}, (char *[]){NULL}, AT_EMPTY_PATH))
+TRY(proc_exec, "execveat /proc/self/fd/1 by path", syscall(SYS_execveat, 1023, "/proc/self/fd/1", (char *[]){NULL}, (char *[]){NULL}, AT_EMPTY_PATH))
 TRY(proc_config, "read /proc/config.gz", reads("/proc/config.gz"))
 TRY(proc_kallsyms, "read /proc/kallsyms", reads("/proc/kallsyms"))
 TRY(proc_kcore, "read /proc/kcore", reads("/proc/kcore"))

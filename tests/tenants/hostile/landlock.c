@@ -94,4 +94,6 @@ TRY(bind_other, "port: bind 9090", bound(AF_INET, 9090))
 TRY(bind_proxy, "port: bind the proxy's", bound(AF_INET, 3128))
 TRY(bind_six, "port: bind 9090 of IPv6", bound(AF_INET6, 9090))
 TRY(connect_web, "port: connect 80", holds(connected(80) == -1 && errno != ECONNREFUSED))
+// Connections that it never accepts would count against nobody.
+TRY(connect_own, "port: connect its own", holds(connected(8080) == -1 && errno != ECONNREFUSED))
 TRY(connect_other, "port: connect 9090", holds(connected(9090) == -1 && errno != ECONNREFUSED))

@@ -52,7 +52,7 @@ int main(int argc, char **argv) {
         for (;;) pause();
     }
     if (!strcmp(what, "both")) listens();
-    if (!strcmp(what, "abstract")) say(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&hidden, hidden_length));
+    if (!strcmp(what, "abstract") || !strcmp(what, "both")) say(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&hidden, hidden_length));
     else say(connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&at, sizeof at));
     return 0;
 }
