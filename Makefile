@@ -1,5 +1,5 @@
 # Thin on purpose: each target is one command, the thinking is in scripts/ and in the crates.
-.PHONY: build setup demo test test-vm fuzz lint bench install install-files
+.PHONY: build setup demo test test-vm fuzz lint bench cost install install-files
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -29,6 +29,9 @@ lint:               ## format, clippy, Rust version, licences and sources of dep
 
 bench:              ## the peers measured beside Cloister: docs/BENCHMARKS.md (ARGS=--quick)
 	tests/benches/run.sh $(ARGS)
+
+cost:               ## the instructions of one request, against tests/benches/baseline.json
+	scripts/cost.sh
 
 install: build      ## programs, systemd unit, account, folders, configuration; PREFIX=/usr/local DESTDIR=
 	$(MAKE) install-files

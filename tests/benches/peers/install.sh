@@ -1,12 +1,13 @@
 #!/bin/sh
 # Gets the programs that cloister-bench measures against and with. Idempotent: what is there is left alone.
-# Usage: install.sh DIRECTORY        npm's part goes to DIRECTORY; Debian's to the system.
+# Usage: install.sh DIRECTORY [PROGRAM...]   npm's part goes to DIRECTORY; Debian's to the system. Default: all.
 # What can't be had is named on stderr ("SKIPPED: …") and the exit status stays 0: the bench then leaves
 # that contestant out, and says so in its table.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-to=${1:?usage: install.sh DIRECTORY}
+to=${1:?usage: install.sh DIRECTORY [PROGRAM...]}
+shift
 mkdir -p "$to"
 
 skipped() { echo "SKIPPED: $1 ($2)" >&2; }
@@ -16,6 +17,7 @@ want="nginx:nginx-light haproxy:haproxy bwrap:bubblewrap squid:squid tinyproxy:t
 valgrind:valgrind perf:linux-perf"
 missing=""
 for pair in $want; do
+    [ $# = 0 ] || case " $* " in *" ${pair%%:*} "*) ;; *) continue ;; esac
     PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
 
@@ -37,6 +39,7 @@ if [ -n "$missing" ]; then
     fi
 fi
 
+[ $# = 0 ] || case " $* " in *" workerd "*) ;; *) exit 0 ;; esac
 if ! cmp -s "$here/package.json" "$to/package.json"; then
     if ! command -v npm >/dev/null 2>&1; then
         skipped workerd "no npm: apt-get install npm"
