@@ -26,7 +26,7 @@ build_suite() {
     for source in tests/tenants/hostile/*.c; do
         c_program "$source" "$root$top/target/tenants/c/$(basename "$source" .c)" -static
     done
-    for name in files loader; do
+    for name in files files_twin listener loader; do
         c_program "tests/tenants/hostile/$name.c" "$root$top/target/tenants/c/$name-dynamic"
     done
     printf 'root:x:0:0::/root:/bin/sh\ncloister:x:999:999::/:/bin/sh\nhost-user:x:1001:1001::/home:/bin/sh\n' >"$root/etc/passwd"

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
@@ -13,18 +13,38 @@ use crate::registry::Deployed;
 /// Longest line kept, in bytes; the rest of it is dropped.
 const LINE_BYTES: usize = 2048;
 
-/// Lines taken from one process in a second; more are counted and dropped.
+/// Lines taken from one stream of a process in a second; more are counted and dropped.
 const LINES_A_SECOND: u32 = 200;
+
+/// Bytes read from one stream of a process in a second. Who writes more waits for its pipe: to throw them away
+/// costs the data plane's thread time that others' requests need.
+const BYTES_A_SECOND: usize = 4 << 20;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Cuts bytes into bounded lines.
 #[derive(Debug, Default)]
 pub struct LineReader {
     line: Vec<u8>,
+    /// The line's start was skipped: so is its rest.
+    cut: bool,
 }
 
 impl LineReader {
+    /// Counts the lines that end in `bytes` and throws them away.
+    fn skip(&mut self, bytes: &[u8]) -> u64 {
+        self.line.clear();
+        self.cut = !bytes.ends_with(b"\n");
+        memchr::memchr_iter(b'\n', bytes).count() as u64
+    }
+
     /// Takes bytes, calls `each` for every whole line.
-    pub fn take(&mut self, bytes: &[u8], mut each: impl FnMut(String)) {
+    pub fn take(&mut self, mut bytes: &[u8], mut each: impl FnMut(String)) {
+        if self.cut {
+            let Some(end) = memchr::memchr(b'\n', bytes) else { return };
+            self.cut = false;
+            bytes = bytes.get(end + 1..).unwrap_or_default();
+        }
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = part.strip_suffix(b"\n");
             let kept = text.unwrap_or(part);
@@ -47,7 +67,7 @@ impl LineReader {
 pub async fn capture(telemetry: Telemetry, deployed: Arc<Deployed>, stream: &'static str, pipe: OwnedFd) {
     let Ok(mut pipe) = Receiver::from_owned_fd(pipe) else { return };
     let mut lines = LineReader::default();
-    let mut buffer = vec![0; 4096];
+    let mut buffer = vec![0; 16 << 10];
     let mut allowance = Allowance::default();
     let record = |line: String| {
         telemetry.record(Event {
@@ -61,36 +81,67 @@ pub async fn capture(telemetry: Telemetry, deployed: Arc<Deployed>, stream: &'st
         if count == 0 {
             break;
         }
-        lines.take(buffer.get(..count).unwrap_or_default(), |line| allowance.pass(line, &record));
+        let bytes = buffer.get(..count).unwrap_or_default();
+        allowance.turn(&record);
+        allowance.bytes += count;
+        if allowance.is_used_up() {
+            allowance.dropped += lines.skip(bytes);
+        } else {
+            lines.take(bytes, |line| allowance.pass(line, &record));
+        }
+        if allowance.bytes >= BYTES_A_SECOND {
+            tokio::time::sleep(allowance.left()).await;
+        }
     }
     if let Some(line) = lines.finish() {
         allowance.pass(line, &record);
     }
+    allowance.tell(&record);
 }
 
 /// Lets so many lines a second pass, and tells how many did not.
 #[derive(Default)]
 struct Allowance {
-    since: Option<std::time::Instant>,
+    since: Option<Instant>,
     passed: u32,
+    bytes: usize,
     dropped: u64,
 }
 
 impl Allowance {
-    fn pass(&mut self, line: String, record: &impl Fn(String)) {
-        let now = std::time::Instant::now();
-        if self.since.is_none_or(|since| now.duration_since(since).as_secs() >= 1) {
-            if self.dropped > 0 {
-                record(format!("({} lines dropped)", self.dropped));
-            }
-            *self = Self { since: Some(now), passed: 0, dropped: 0 };
+    /// Begins a new second when the last is over.
+    fn turn(&mut self, record: &impl Fn(String)) {
+        let now = Instant::now();
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= SECOND) {
+            self.tell(record);
+            *self = Self { since: Some(now), ..Self::default() };
         }
-        if self.passed < LINES_A_SECOND {
+    }
+
+    fn tell(&mut self, record: &impl Fn(String)) {
+        match std::mem::take(&mut self.dropped) {
+            0 => {}
+            dropped => record(format!("({dropped} lines dropped)")),
+        }
+    }
+
+    fn pass(&mut self, line: String, record: &impl Fn(String)) {
+        self.turn(record);
+        if self.is_used_up() {
+            self.dropped += 1;
+        } else {
             self.passed += 1;
             record(line);
-        } else {
-            self.dropped += 1;
         }
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.passed >= LINES_A_SECOND
+    }
+
+    /// How long the second still is.
+    fn left(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| (since + SECOND).saturating_duration_since(Instant::now()))
     }
 }
 
@@ -109,12 +160,18 @@ mod tests {
         lines.take(b"\nend", |line| seen.push(line));
         assert_eq!(seen[3].len(), LINE_BYTES);
         assert_eq!(lines.finish().as_deref(), Some("end"));
+        let mut lines = LineReader::default();
+        lines.take(b"begun", |line| panic!("{line}"));
+        assert_eq!(lines.skip(b"a\nb\nhalf"), 2);
+        lines.take(b"still half", |line| panic!("{line}"));
+        let mut seen = Vec::new();
+        lines.take(b" a line\nwhole\n", |line| seen.push(line));
+        assert_eq!(seen, ["whole"], "a line of which a part was thrown away is no line");
     }
 
     #[test]
     fn what_is_over_the_allowance_is_counted_and_told() {
         use std::cell::RefCell;
-        use std::time::{Duration, Instant};
 
         let seen = RefCell::new(Vec::new());
         let record = |line| seen.borrow_mut().push(line);
