@@ -30,7 +30,7 @@ async fn platform() -> Platform {
     platform.namespace("hostile").await;
     let attacker = Upload::user("hostile", "attacker", compile_c("hostile/ipc_attack.c"));
     // Long enough for what must not be ended by it, also on an emulated machine.
-    let wall = if std::env::var_os("CLOISTER_TEST_OTHER_KERNEL").is_some() { 12_000 } else { 3000 };
+    let wall = if std::env::var_os("CLOISTER_TEST_OTHER_KERNEL").is_some() { 25_000 } else { 3000 };
     attacker.metadata("limits", json!({ "wall_ms": wall })).deploy(&platform).await;
     Upload::user("hostile", "neighbour", compile_c("hostile/ipc_attack.c")).deploy(&platform).await;
     platform

@@ -12,6 +12,7 @@ mod prctl;
 mod process;
 mod seccomp;
 mod signals;
+mod unsent;
 
 pub use capabilities::{
     CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE, capabilities_left,
@@ -29,6 +30,7 @@ pub use prctl::{
 pub use process::{Reaped, exit, reap, wait_for};
 pub use seccomp::install_filter;
 pub use signals::{default_signals, unblock_signals};
+pub use unsent::bound_unsent;
 
 /// Turns the C convention into a result.
 fn check(returned: libc::c_long) -> std::io::Result<libc::c_long> {

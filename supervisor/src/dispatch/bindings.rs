@@ -15,6 +15,9 @@ use crate::outcome::{Failure, Outcome};
 use crate::pool::{Instance, ProxyServer};
 use crate::registry::{Binding, Deployed, Name, WorkerId};
 
+/// Bytes that a connection to a proxy port keeps unsent.
+const UNSENT_BYTES: u32 = 64 * 1024;
+
 /// A request as the next Worker shall see it.
 pub(super) fn prepare(mut request: Request<Body>) -> Request<Body> {
     strip_request(request.headers_mut());
@@ -193,6 +196,8 @@ impl ProxyServer for Dispatcher {
     fn serve_proxy(self: Arc<Self>, instance: Arc<Instance>, stream: tokio::net::TcpStream) {
         let egress = Arc::clone(&self.egress);
         let caller = move || instance.current_caller().unwrap_or_else(|| self.between_calls(&instance));
+        // This end of the socket is the supervisor's: what the Worker does not read would be charged to it.
+        let _ = cloister_sys::bound_unsent(&stream, UNSENT_BYTES);
         tokio::spawn(egress.serve_proxy(stream, caller));
     }
 }

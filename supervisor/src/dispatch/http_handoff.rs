@@ -4,18 +4,25 @@
 //! bindings; `cloister-dispatch-limits: cpu_ms=50, wall_ms=1000, subrequests=10`. The request's
 //! body was sent to the Worker already, so it is kept meanwhile, up to [`KEPT_BYTES`].
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use cloister_ipc::worker::{DispatchOptions, Target};
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::registry::{Binding, Contract, Deployed};
 
 /// Longest body kept to be sent again, in bytes.
 const KEPT_BYTES: u64 = 1 << 20;
+
+/// Longest wait for a body that is to be kept.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 const DISPATCH: &str = "cloister-dispatch";
 const LIMITS: &str = "cloister-dispatch-limits";
@@ -23,7 +30,11 @@ const LIMITS: &str = "cloister-dispatch-limits";
 /// A request's body, in case it has to be sent again.
 pub(super) enum Replay {
     Never,
-    Kept(Bytes),
+    Kept {
+        bytes: Bytes,
+        /// Of what may be kept in all.
+        _share: Option<OwnedSemaphorePermit>,
+    },
     TooLong,
 }
 
@@ -31,7 +42,7 @@ impl Replay {
     /// The request once more.
     pub(super) fn request(self, parts: &Parts) -> Result<Request<Body>, String> {
         match self {
-            Self::Kept(bytes) => {
+            Self::Kept { bytes, .. } => {
                 let mut request = Request::new(Body::full(bytes));
                 *request.method_mut() = parts.method.clone();
                 *request.uri_mut() = parts.uri.clone();
@@ -51,18 +62,30 @@ pub(super) fn may_hand_on(deployed: &Deployed) -> bool {
     deployed.contract == Contract::Http && bindings(deployed).next().is_some()
 }
 
-/// Keeps a copy of the body of a request to a Worker that [`may_hand_on`].
-pub(super) async fn keep(body: Body) -> (Body, Replay) {
-    if body.size_hint().upper().is_none_or(|upper| upper > KEPT_BYTES) {
-        return (body, Replay::TooLong);
+/// What is kept of all requests together, in KiB.
+pub(super) fn budget() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(256 << 10))
+}
+
+/// Keeps a copy of the body of a request to a Worker that [`may_hand_on`], within the `budget`. It is waited for
+/// here, before any limit of the Worker holds, so not for long.
+pub(super) async fn keep(mut body: Body, budget: &Arc<Semaphore>) -> (Body, Replay) {
+    if let Some(bytes) = body.take_full().filter(|bytes| bytes.len() as u64 <= KEPT_BYTES) {
+        return (Body::full(bytes.clone()), Replay::Kept { bytes, _share: None });
     }
-    match body.collect().await {
-        Ok(collected) => {
+    let Some(upper) = body.size_hint().upper().filter(|upper| *upper <= KEPT_BYTES) else {
+        return (body, Replay::TooLong);
+    };
+    let share = u32::try_from(upper / 1024 + 1).unwrap_or(u32::MAX);
+    let Ok(share) = Arc::clone(budget).try_acquire_many_owned(share) else { return (body, Replay::TooLong) };
+    match tokio::time::timeout(PATIENCE, body.collect()).await {
+        Ok(Ok(collected)) => {
             let bytes = collected.to_bytes();
-            (Body::full(bytes.clone()), Replay::Kept(bytes))
+            (Body::full(bytes.clone()), Replay::Kept { bytes, _share: Some(share) })
         }
         // The client broke off: the Worker's call will find no body and no client.
-        Err(error) => (Body::boxed(Broken(Some(error))), Replay::TooLong),
+        Ok(Err(error)) => (Body::boxed(Broken(Some(error))), Replay::TooLong),
+        Err(_) => (Body::boxed(Broken(Some(BodyError::Silent(PATIENCE)))), Replay::TooLong),
     }
 }
 

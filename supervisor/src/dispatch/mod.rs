@@ -15,6 +15,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use http::{Response, request};
+use tokio::sync::Semaphore;
 
 pub use headers::{strip_lookalikes, strip_request};
 pub use hop::Hop;
@@ -77,6 +78,7 @@ pub struct Dispatcher {
     routes: ArcSwap<Routes>,
     ceilings: Limits,
     timing: bool,
+    kept: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Dispatcher {
@@ -99,6 +101,7 @@ impl Dispatcher {
             routes: ArcSwap::from_pointee(Routes::new(parts.routing)),
             ceilings: parts.ceilings,
             timing: parts.timing,
+            kept: http_handoff::budget(),
         });
         let proxy: Weak<dyn crate::pool::ProxyServer> = Arc::downgrade(&dispatcher) as _;
         dispatcher.pool.set_proxy(proxy);

@@ -93,7 +93,7 @@ impl Dispatcher {
         }
         // Boxed, here and below, is what few requests need: it would make all their futures larger.
         let (mut body, replay) = match http_handoff::may_hand_on(deployed) {
-            true => Box::pin(http_handoff::keep(body)).await,
+            true => Box::pin(http_handoff::keep(body, &self.kept)).await,
             false => (body, http_handoff::Replay::Never),
         };
         for _ in 0..TRIES {

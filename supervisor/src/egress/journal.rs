@@ -82,9 +82,17 @@ impl Journal {
         kept.push_back(decision);
     }
 
+    /// How long `worker` waits for the answer to a request that came to nothing: its refusals cost others' time,
+    /// and it nothing.
+    pub(super) fn pause(&self, worker: &str, now: Instant) -> Option<Duration> {
+        let all = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusals = all.get(worker).filter(|refusals| refusals.written >= REFUSALS_A_SECOND)?;
+        SECOND.checked_sub(now.saturating_duration_since(refusals.since))
+    }
+
     /// Whether one more refusal of `worker` is written down, and how many were not since the last that was:
     /// what is refused costs the Worker nothing, and others' decisions are kept in the same place.
-    fn takes_refusal(&self, worker: &str, now: Instant) -> Option<u64> {
+    pub(super) fn takes_refusal(&self, worker: &str, now: Instant) -> Option<u64> {
         let over = |refusals: &Refusals| now.saturating_duration_since(refusals.since) >= SECOND;
         let mut all = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         if !all.contains_key(worker) {
@@ -250,7 +258,10 @@ mod tests {
         let (journal, now) = (Journal::default(), Instant::now());
         let written = (0..1000).filter(|_| journal.takes_refusal("a", now).is_some()).count();
         assert_eq!(written, 100);
+        assert_eq!(journal.pause("a", now), Some(SECOND), "and it waits for the next second");
+        assert_eq!(journal.pause("a", now + 2 * SECOND), None);
         assert_eq!(journal.takes_refusal("b", now), Some(0));
+        assert_eq!(journal.pause("b", now), None);
         assert_eq!(journal.takes_refusal("a", now + SECOND), Some(900), "what was left out is told");
         assert_eq!(journal.takes_refusal("a", now + SECOND), Some(0));
     }

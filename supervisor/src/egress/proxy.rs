@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloister_policies::egress::{Host, Target};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -40,7 +40,10 @@ impl Egress {
         let worker = caller().worker;
         let Some(_slot) = self.connections.take(&worker) else {
             let limit = self.connections.each();
-            tracing::warn!(target: "egress", %worker, limit, "too many connections to its proxy port, one is closed");
+            if let Some(left_out) = self.journal.takes_refusal(&worker.to_string(), Instant::now()) {
+                let what = "too many connections to its proxy port, one is closed";
+                tracing::warn!(target: "egress", %worker, limit, left_out, "{what}");
+            }
             return;
         };
         let caller = Arc::new(caller);
@@ -53,6 +56,7 @@ impl Egress {
             .header_read_timeout(HEAD_TIMEOUT)
             .max_headers(HEAD_FIELDS)
             .max_header_size(HEAD_BYTES)
+            .max_buf_size(2 * HEAD_BYTES)
             .serve_connection(TokioIo::new(io), service)
             .with_upgrades();
         if let Err(error) = served.await {
@@ -62,16 +66,29 @@ impl Egress {
 
     async fn proxied(self: Arc<Self>, caller: &Caller, req: Request<Incoming>) -> Response<Body> {
         let tunnel = req.method() == Method::CONNECT;
-        let answered =
-            if tunnel { self.connect(caller, req).await } else { self.forwarded(caller, req).await };
-        answered.unwrap_or_else(|error| {
-            let mut response = refusal(&error);
-            if tunnel {
-                // Simple clients read to the end of the connection when they get no tunnel.
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            response
-        })
+        let answered = if tunnel {
+            Arc::clone(&self).connect(caller, req).await
+        } else {
+            self.forwarded(caller, req).await
+        };
+        let error = match answered {
+            Ok(response) => return response,
+            Err(error) => error,
+        };
+        let (worker, now) = (caller.worker.to_string(), Instant::now());
+        if matches!(error, EgressError::Invalid(_)) {
+            // Not judged, so not counted yet.
+            let _ = self.journal.takes_refusal(&worker, now);
+        }
+        if let Some(pause) = self.journal.pause(&worker, now) {
+            tokio::time::sleep(pause).await;
+        }
+        let mut response = refusal(&error);
+        if tunnel {
+            // Simple clients read to the end of the connection when they get no tunnel.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     async fn forwarded(

@@ -39,6 +39,9 @@ const STREAMS: u32 = 128;
 /// connection.
 const SEND_BYTES: usize = 32 * 1024;
 
+/// Bytes that a client's socket keeps unsent.
+const UNSENT_BYTES: u32 = 128 * 1024;
+
 /// How long open requests may finish when the supervisor ends.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -115,6 +118,7 @@ impl Door {
             .max_header_list_size(u32::try_from(HEADER_BYTES).unwrap_or(u32::MAX));
         let builder = Arc::new(builder);
         loop {
+            // Given back when the connection, and the tunnel that it may become, are over.
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -126,16 +130,16 @@ impl Door {
                     continue;
                 }
             };
-            // Small answers go out at once.
+            // Small answers go out at once; what is not read waits here and not in the kernel; who vanished is noticed.
             let _ = stream.set_nodelay(true);
-            let service = Service::new(Arc::clone(&self.dispatcher), peer.ip(), self.patience.client());
+            let _ = cloister_sys::bound_unsent(&stream, UNSENT_BYTES);
+            let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+            let service =
+                Service::new(Arc::clone(&self.dispatcher), peer.ip(), self.patience.client(), place);
             let client = service.client();
             let stream = client.stream(stream);
             let serving = connection(Arc::clone(&builder), stream, service, self.stop.clone());
-            let task = tokio::spawn(async move {
-                serving.await;
-                drop(place);
-            });
+            let task = tokio::spawn(serving);
             client.watch(task.abort_handle());
         }
     }

@@ -3,14 +3,14 @@
 //!
 //! A connection without an open request is closed when none was completed for the given time, and one whose
 //! answers wait to be read when nothing was taken for that time. That bounds the time for a header too, and
-//! costs a request two stores instead of a timer. (A request's body has a timer of its own while it is waited
+//! costs a request two stores instead of a timer. One answer of many (h2) ends alone. (A request's body has a timer of its own while it is waited
 //! for: the request may wait for other things as well.)
 
 use std::collections::HashMap;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,10 @@ struct ClientInner {
     since: AtomicU64,
     /// Clock at which its socket took no more, and 1; 0 while it takes all.
     stalled: AtomicU64,
+    /// Its answers of which more is there than was asked for, by number: an h2 client can hold one of many back,
+    /// while its socket takes all.
+    unread: Mutex<HashMap<u64, Arc<Unread>>>,
+    answers: AtomicU64,
 }
 
 /// One open request of a connection.
@@ -83,6 +87,11 @@ impl Patience {
         patience
     }
 
+    /// Milliseconds since the epoch, as of now.
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// A new connection.
     pub(super) fn client(&self) -> Client {
         Client(Arc::new(ClientInner {
@@ -91,6 +100,8 @@ impl Patience {
             open: AtomicU32::new(0),
             since: AtomicU64::new(self.0.clock.load(Ordering::Relaxed)),
             stalled: AtomicU64::new(0),
+            unread: Mutex::default(),
+            answers: AtomicU64::new(0),
         }))
     }
 }
@@ -101,8 +112,8 @@ impl Inner {
         let now = milliseconds(self.epoch.elapsed());
         self.clock.store(now, Ordering::Relaxed);
         let limit = milliseconds(idle);
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.retain(|_, (task, client)| {
+        let mut clients = Vec::new();
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (task, client)| {
             if task.is_finished() {
                 return false;
             }
@@ -113,8 +124,14 @@ impl Inner {
             if idle {
                 task.abort();
             }
+            if !idle && !client.unread().is_empty() {
+                clients.push(client.clone());
+            }
             !idle
         });
+        for client in clients {
+            client.cut_unread(now, limit);
+        }
     }
 }
 
@@ -124,6 +141,24 @@ impl Client {
         let key = self.0.key;
         let patience = self.0.patience.clone();
         patience.0.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (task, self));
+    }
+
+    fn unread(&self) -> MutexGuard<'_, HashMap<u64, Arc<Unread>>> {
+        self.0.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the answers of which nothing was taken for too long.
+    fn cut_unread(&self, now: u64, limit: u64) {
+        let is_late = |answer: &Arc<Unread>| {
+            let since = answer.since.load(Ordering::Relaxed);
+            since > 0 && now.saturating_sub(since - 1) > limit
+        };
+        let late: Vec<_> = self.unread().values().filter(|answer| is_late(answer)).cloned().collect();
+        for answer in late {
+            // What is dropped says good-bye to others: nothing is locked then.
+            let rest = answer.rest().take();
+            drop(rest);
+        }
     }
 
     /// How long nothing may come.
@@ -142,7 +177,7 @@ impl Client {
         if !stalls {
             stalled.store(0, Ordering::Relaxed);
         } else if stalled.load(Ordering::Relaxed) == 0 {
-            stalled.store(self.0.patience.0.clock.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            stalled.store(self.0.patience.now() + 1, Ordering::Relaxed);
         }
     }
 
@@ -165,13 +200,50 @@ impl Drop for Busy {
 pub(super) fn held(mut body: Body, busy: Busy) -> Body {
     match body.take_full() {
         Some(bytes) => Body::full(bytes),
-        None => Body::boxed(Held { body, _busy: busy }),
+        None => Body::boxed(Held::new(body, busy)),
     }
 }
 
+/// An answer's body on its way to a client.
 struct Held {
-    body: Body,
-    _busy: Busy,
+    number: u64,
+    answer: Arc<Unread>,
+    client: Client,
+}
+
+/// What is left of an answer: its end frees its Worker, also while nobody asks for the rest of it.
+struct Unread {
+    rest: Mutex<Option<(Body, Busy)>>,
+    /// Clock at which a piece was taken, and 1; 0 while its Worker is waited for.
+    since: AtomicU64,
+}
+
+impl std::fmt::Debug for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unread").field("since", &self.since).finish_non_exhaustive()
+    }
+}
+
+impl Unread {
+    fn rest(&self) -> MutexGuard<'_, Option<(Body, Busy)>> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn new(body: Body, busy: Busy) -> Self {
+        let client = busy.0.clone();
+        let answer = Arc::new(Unread { rest: Mutex::new(Some((body, busy))), since: AtomicU64::new(0) });
+        let number = client.0.answers.fetch_add(1, Ordering::Relaxed);
+        client.unread().insert(number, Arc::clone(&answer));
+        Self { number, answer, client }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.client.unread().remove(&self.number);
+    }
 }
 
 impl HttpBody for Held {
@@ -179,18 +251,23 @@ impl HttpBody for Held {
     type Error = BodyError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let mut rest = self.answer.rest();
+        let Some((body, _)) = &mut *rest else { return Poll::Ready(Some(Err(BodyError::Aborted))) };
+        let polled = Pin::new(body).poll_frame(cx);
+        let since = if polled.is_ready() { self.client.0.patience.now() + 1 } else { 0 };
+        self.answer.since.store(since, Ordering::Relaxed);
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.answer.rest().as_ref().is_some_and(|(body, _)| body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.answer.rest().as_ref().map_or_else(SizeHint::default, |(body, _)| body.size_hint())
     }
 }
 

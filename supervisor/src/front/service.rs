@@ -12,6 +12,7 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::error_page::error_page;
 use super::identity;
@@ -43,14 +44,20 @@ struct Inner {
     address: Arc<str>,
     forwarded_for: HeaderValue,
     client: Client,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Service {
-    pub(super) fn new(dispatcher: Arc<Dispatcher>, address: IpAddr, client: Client) -> Self {
+    pub(super) fn new(
+        dispatcher: Arc<Dispatcher>,
+        address: IpAddr,
+        client: Client,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
         let text = address.to_canonical().to_string();
         let forwarded_for =
             HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self(Arc::new(Inner { dispatcher, address: text.into(), forwarded_for, client }))
+        Self(Arc::new(Inner { dispatcher, address: text.into(), forwarded_for, client, _place: place }))
     }
 
     pub(super) fn client(&self) -> Client {
@@ -91,8 +98,35 @@ impl Inner {
                     response
                 }
             };
-            Ok(finish(response, &ray, busy, upgrade))
+            Ok(self.finish(response, &ray, busy, upgrade))
         }
+    }
+
+    /// Makes a Worker's answer, or the platform's own, one for the client.
+    fn finish(
+        self: &Arc<Self>,
+        mut response: Response<Body>,
+        ray: &str,
+        busy: Busy,
+        upgrade: Option<OnUpgrade>,
+    ) -> Response<Body> {
+        if let Ok(value) = HeaderValue::from_str(ray) {
+            response.headers_mut().insert(RAY, value);
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(tunnel) = Tunnel::take(&mut response)
+            && let Some(upgrade) = upgrade
+        {
+            // The tunnel keeps the connection's place.
+            let own = Arc::clone(self);
+            tokio::spawn(async move {
+                // Its end, whatever the reason, is the end of both sides.
+                let _ = Tunnel::upgrade(upgrade).join(tunnel).await;
+                drop((busy, own));
+            });
+            return response;
+        }
+        response.map(|body| super::patience::held(body, busy))
     }
 
     /// Makes a client's request one that Workers may see.
@@ -145,25 +179,6 @@ impl Inner {
         }
         Ok(())
     }
-}
-
-/// Makes a Worker's answer, or the platform's own, one for the client.
-fn finish(mut response: Response<Body>, ray: &str, busy: Busy, upgrade: Option<OnUpgrade>) -> Response<Body> {
-    if let Ok(value) = HeaderValue::from_str(ray) {
-        response.headers_mut().insert(RAY, value);
-    }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(tunnel) = Tunnel::take(&mut response)
-        && let Some(upgrade) = upgrade
-    {
-        tokio::spawn(async move {
-            // Its end, whatever the reason, is the end of both sides.
-            let _ = Tunnel::upgrade(upgrade).join(tunnel).await;
-            drop(busy);
-        });
-        return response;
-    }
-    response.map(|body| super::patience::held(body, busy))
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {

@@ -3,6 +3,9 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::net::sockopt;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -28,6 +31,15 @@ impl Stream {
             self.client.stalls(self.stalls);
         }
         polled
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.stalls {
+            // What its client did not read would stay in the kernel, and count against a limit of the whole host.
+            let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+        }
     }
 }
 

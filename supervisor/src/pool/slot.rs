@@ -167,7 +167,8 @@ impl Slot {
                         refused.extend(state.waiters.drain(..).map(|waiter| (waiter, Arc::clone(&reason))));
                     }
                 }
-                Err(_) => {}
+                // Of a version before: it kept the place that one of the current version needs.
+                Err(_) => self.feed_locked(&mut state, pool),
             }
             if superseded.is_some() {
                 self.feed_locked(&mut state, pool);

@@ -1,13 +1,29 @@
 //! A byte stream in both directions after a 101 response, whoever it comes from.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::Response;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
+use tokio::time::timeout;
 
 use crate::body::Body;
+
+/// Longest that one direction goes on when the other has ended.
+const HALF: Duration = Duration::from_secs(60);
+
+/// Copies until the end, and passes that on.
+async fn copied(
+    mut from: ReadHalf<Box<dyn Duplex>>,
+    mut to: WriteHalf<Box<dyn Duplex>>,
+) -> std::io::Result<u64> {
+    let count = tokio::io::copy(&mut from, &mut to).await?;
+    to.shutdown().await?;
+    Ok(count)
+}
 
 /// Reads and writes.
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -67,14 +83,24 @@ impl Tunnel {
         response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>().map(Self::upgrade)
     }
 
-    /// Joins both ends and copies until both directions ended; returns the bytes from the first to
-    /// the second and back.
+    /// Joins both ends and copies until both directions ended, the second at most [`HALF`] after the first;
+    /// returns the bytes from the first to the second and back.
     ///
     /// # Errors
     /// When an end can't be had (was taken, or its upgrade failed), or copying failed.
     pub async fn join(self, other: Self) -> std::io::Result<(u64, u64)> {
-        let ((mut here, _tied_here), (mut there, _tied_there)) = (self.open().await?, other.open().await?);
-        tokio::io::copy_bidirectional(&mut here, &mut there).await
+        let ((here, _tied_here), (there, _tied_there)) = (self.open().await?, other.open().await?);
+        let ((from_here, to_here), (from_there, to_there)) = (split(here), split(there));
+        let (mut forth, mut back) = (pin!(copied(from_here, to_there)), pin!(copied(from_there, to_here)));
+        let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
+        // Who has nothing to say any more may still listen, but not for ever to one who says nothing either.
+        tokio::select! {
+            forth = &mut forth => Ok((forth?, timeout(HALF, back).await.map_err(late)??)),
+            back = &mut back => {
+                let back = back?;
+                Ok((timeout(HALF, forth).await.map_err(late)??, back))
+            }
+        }
     }
 
     async fn open(self) -> std::io::Result<(Box<dyn Duplex>, Vec<Box<dyn Send>>)> {

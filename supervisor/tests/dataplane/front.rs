@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 use cloister::{Body as WorkerBody, Request as WorkerRequest};
 use cloister_supervisor::config::Config;
 use cloister_supervisor::front;
+use cloister_supervisor::registry::Deployed;
 use cloister_supervisor::runtime::{Listeners, Shards};
 use http::Response;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -21,7 +23,7 @@ fn start(options: front::Options) -> (Shards, std::net::SocketAddr) {
         let body = http_body_util::BodyExt::collect(request.into_body()).await?.to_bytes();
         Ok(Response::new(WorkerBody::from(format!("{} bytes", body.len()))))
     });
-    plane.sdk(worker("floods"), |_, _, _| async move {
+    plane.sdk(Deployed { concurrency: 1, ..worker("floods") }, |_, _, _| async move {
         let frame =
             || Ok::<_, cloister::BoxError>(http_body::Frame::data(bytes::Bytes::from(vec![0; 1 << 16])));
         let frames = futures_util::stream::iter(std::iter::repeat_with(frame));
@@ -126,6 +128,23 @@ fn who_sends_no_more_or_reads_no_more_is_not_waited_for() {
             }
         };
         tokio::time::timeout(std::time::Duration::from_secs(30), ended).await.expect("it is kept for ever");
+        // The same over h2, where the socket takes all and only the stream is held back: its Worker, which has
+        // one place, is free again for somebody else.
+        let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (mut sender, connection) = builder.initial_stream_window_size(0).handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let request =
+            http::Request::get("http://floods.test/").body(http_body_util::Empty::<bytes::Bytes>::new());
+        let unread = sender.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(unread.status(), 200);
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: floods.test\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        let answered = tokio::time::timeout(std::time::Duration::from_secs(8), stream.read_exact(&mut head));
+        answered.await.expect("the Worker is never free again").unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        drop((unread, stream));
         shards.stop();
         tokio::task::spawn_blocking(move || shards.join().unwrap()).await.unwrap();
     });
