@@ -70,8 +70,10 @@ pub(super) fn budget() -> Arc<Semaphore> {
 /// Keeps a copy of the body of a request to a Worker that [`may_hand_on`], within the `budget`. It is waited for
 /// here, before any limit of the Worker holds, so not for long.
 pub(super) async fn keep(mut body: Body, budget: &Arc<Semaphore>) -> (Body, Replay) {
-    if let Some(bytes) = body.take_full().filter(|bytes| bytes.len() as u64 <= KEPT_BYTES) {
-        return (Body::full(bytes.clone()), Replay::Kept { bytes, _share: None });
+    if let Some(bytes) = body.take_full() {
+        let whole = Body::full(bytes.clone());
+        let fits = bytes.len() as u64 <= KEPT_BYTES;
+        return (whole, if fits { Replay::Kept { bytes, _share: None } } else { Replay::TooLong });
     }
     let Some(upper) = body.size_hint().upper().filter(|upper| *upper <= KEPT_BYTES) else {
         return (body, Replay::TooLong);
@@ -153,6 +155,16 @@ impl http_body::Body for Broken {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_to_be_kept_is_passed_on_whole() {
+        for length in [0, 10, KEPT_BYTES, KEPT_BYTES + 1] {
+            let length = usize::try_from(length).unwrap();
+            let (body, replay) = keep(Body::full(vec![b'x'; length]), &budget()).await;
+            assert_eq!(body.collect().await.unwrap().to_bytes().len(), length);
+            assert_eq!(matches!(replay, Replay::TooLong), length as u64 > KEPT_BYTES);
+        }
+    }
 
     #[test]
     fn limits_are_read_or_refused() {

@@ -102,7 +102,7 @@ impl Pool {
         for instance in self.instances() {
             let since = Duration::from_millis(now.saturating_sub(instance.last_used.load(Ordering::Relaxed)));
             let draining = instance.draining.load(Ordering::Relaxed);
-            let busy = instance.open() > 0 || instance.load.load(Ordering::Relaxed) > 0;
+            let busy = !instance.is_idle();
             if draining && busy && since > DRAIN {
                 doomed.push((instance, End::Whatever(Fate::Retired)));
                 continue;
