@@ -22,15 +22,21 @@ fn weight(pid: i32) -> (u64, usize) {
     (memory, std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
-async fn platform() -> Platform {
+/// What ends a Worker that would go on for ever, in milliseconds.
+const WALL: u32 = 3000;
+
+/// Long enough for what must be ended for another reason, also on an emulated machine.
+fn wide_wall() -> u32 {
+    if std::env::var_os("CLOISTER_TEST_OTHER_KERNEL").is_some() { 25_000 } else { WALL }
+}
+
+async fn platform(wall: u32) -> Platform {
     let route = "host = \"*.hostile.test\"\nworker = \"{1}\"\nnamespace = \"hostile\"";
     let waived: Vec<_> = crate::cell::waived().iter().map(|wall| wall.name()).collect();
     let config = Config::default().route(route).set("sandbox", "waive", format!("{waived:?}"));
     let platform = Platform::with(config).await;
     platform.namespace("hostile").await;
     let attacker = Upload::user("hostile", "attacker", compile_c("hostile/ipc_attack.c"));
-    // Long enough for what must not be ended by it, also on an emulated machine.
-    let wall = if std::env::var_os("CLOISTER_TEST_OTHER_KERNEL").is_some() { 25_000 } else { 3000 };
     attacker.metadata("limits", json!({ "wall_ms": wall })).deploy(&platform).await;
     Upload::user("hostile", "neighbour", compile_c("hostile/ipc_attack.c")).deploy(&platform).await;
     platform
@@ -149,7 +155,7 @@ impl Trial {
 
 #[tokio::test]
 async fn whatever_it_says_only_it_suffers() {
-    let mut trial = Trial { platform: platform().await, wrong: Vec::new() };
+    let mut trial = Trial { platform: platform(wide_wall()).await, wrong: Vec::new() };
     trial.goes_on("nothing").await;
     let before = weight(trial.platform.pid());
     for what in ENDED {
@@ -198,14 +204,14 @@ async fn whatever_it_says_only_it_suffers() {
 /// While one floods, another's requests are answered, and the supervisor holds little of the flood.
 #[tokio::test]
 async fn a_flood_is_its_own() {
-    let platform = platform().await;
+    let platform = platform(WALL).await;
     floods(&platform, "flood").await;
 }
 
 /// The same for the log, of which not all is kept, and that is told.
 #[tokio::test]
 async fn a_flood_of_the_log_is_its_own() {
-    let platform = platform().await;
+    let platform = platform(WALL).await;
     floods(&platform, "log-without-end").await;
     floods(&platform, "log-lines").await;
     let end = Instant::now() + Duration::from_secs(20);
@@ -266,7 +272,7 @@ impl Peak {
 /// A Worker that reads nothing while many requests wait for it.
 #[tokio::test]
 async fn a_worker_that_never_reads_is_bounded() {
-    let platform = platform().await;
+    let platform = platform(WALL).await;
     assert_eq!(ask(&platform, "attacker", "ok").await.0, 200);
     let begin = Peak::begin(platform.pid());
     let url = "http://attacker.hostile.test/silent";
@@ -290,7 +296,7 @@ async fn bodies_that_are_never_read_stay_with_their_clients() {
     const EACH: usize = 16 << 20;
     const REQUESTS: usize = 32;
     const CHUNK: usize = 64 << 10;
-    let platform = platform().await;
+    let platform = platform(WALL).await;
     for what in ["unread-body", "silent"] {
         assert_eq!(ask(&platform, "attacker", "ok").await.0, 200);
         let begin = Peak::begin(platform.pid());
@@ -328,7 +334,7 @@ async fn bodies_that_are_never_read_stay_with_their_clients() {
 /// A binary that doesn't greet as it should is refused at upload, and nothing of it stays.
 #[tokio::test]
 async fn a_bad_greeting_is_refused_at_upload() {
-    let platform = platform().await;
+    let platform = platform(WALL).await;
     for greeting in ["no-hello", "bad-protocol", "garbage-hello", "closes"] {
         let upload = Upload::user("hostile", greeting, compile_c("hostile/ipc_attack.c")).args(&[greeting]);
         let answer = upload.send(&platform).await;
