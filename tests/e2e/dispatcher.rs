@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use cloister_tests::{Answer, Config, Platform, Upload, tenant};
 use http::Request;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use serde_json::json;
 
 use crate::ipc_contract::long_body;
-use crate::{platform_with, server, worker};
+use crate::{platform_with, server, server_program, worker};
 
 /// The host `d.example` is the dispatch Worker `d`.
 pub(crate) fn config() -> Config {
@@ -142,6 +142,50 @@ async fn a_loop_ends() {
     let answer = platform.http().get(&format!("http://loop.example/{path}")).await;
     assert!(answer.text().contains("1019"), "{} {}", answer.status, answer.text());
     platform.http().get("http://loop.example/").await.expect(200);
+}
+
+/// A server that asks for itself after each answer: all of it comes of one request, and ends as that would.
+#[tokio::test]
+async fn a_loop_between_calls_ends() {
+    let platform = platform_with(config()).await;
+    for name in ["a", "b"] {
+        Upload::account(name, server_program()).http().deploy(&platform).await;
+    }
+    for (name, other) in [("a", "b"), ("b", "a")] {
+        let binding = json!({ "type": "service", "name": "OTHER", "service": other });
+        Upload::account(name, server_program()).http().binding(binding).deploy(&platform).await;
+    }
+    let binding = json!({ "type": "service", "name": "FIRST", "service": "a" });
+    server("c").binding(binding).deploy(&platform).await;
+    let url = "http://c.test/proxy?http://first.cloister/again?http://other.cloister";
+    assert!(platform.http().get(url).await.expect(200).text().ends_with("again\n"));
+    let begin = std::time::Instant::now();
+    while !platform.log().contains("Workers called each other for one request") {
+        assert!(begin.elapsed().as_secs() < 20, "it goes on:\n{}", platform.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// A process has the bindings of the version it was started from, also when that is no more the current one.
+#[tokio::test]
+async fn a_draining_process_keeps_its_bindings() {
+    let platform = platform_with(config()).await;
+    Upload::account("s", tenant("anything")).deploy(&platform).await;
+    let binding = json!({ "type": "service", "name": "OTHER", "service": "s" });
+    server("a").binding(binding).deploy(&platform).await;
+    let url = "http://a.test/keep?http://other.cloister/";
+    let request = Request::get(url).body(Full::<Bytes>::default()).unwrap();
+    let mut old = platform.http().open(request).await.unwrap().into_body();
+    assert_eq!(old.frame().await.unwrap().unwrap().into_data().unwrap(), "200\n");
+    server("a").deploy(&platform).await;
+    let answer = platform.http().get("http://a.test/proxy?http://other.cloister/").await.expect(200).text();
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    for _ in 0..5 {
+        assert_eq!(old.frame().await.unwrap().unwrap().into_data().unwrap(), "200\n");
+    }
+    // Or the end of the supervisor would wait for it.
+    drop(old);
+    platform.http().get("http://a.test/").await.expect(200);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::body::Body;
 use crate::egress::{BindingTarget, Bindings, Caller as EgressCaller, OutboundCall, OutboundInvoker};
 use crate::limits::Limits;
 use crate::outcome::{Failure, Outcome};
-use crate::pool::{Instance, ProxyServer};
+use crate::pool::{BACKGROUND, Instance, ProxyServer};
 use crate::registry::{Binding, Deployed, Name, WorkerId};
 
 /// Bytes that a connection to a proxy port keeps unsent.
@@ -115,13 +115,13 @@ impl Dispatcher {
     fn between_calls(&self, instance: &Instance) -> EgressCaller {
         let deployed = &instance.deployed;
         let limits = self.ceilings.lowest(deployed.limits);
-        let (outbound, subrequests) = instance.between_calls(limits.subrequests);
+        let (outbound, subrequests, depth) = instance.between_calls(limits.subrequests);
         let namespace = deployed.id.namespace.as_deref();
         EgressCaller {
             worker: deployed.id.clone(),
             version: Arc::clone(&deployed.version),
-            ray: Arc::from("background"),
-            depth: 0,
+            ray: Arc::from(BACKGROUND),
+            depth,
             subrequests,
             outbound: outbound.or_else(|| self.registry.snapshot().outbound_of(namespace?)),
             on_behalf_of: None,
@@ -164,7 +164,13 @@ impl OutboundInvoker for Dispatcher {
     }
 }
 
-impl Bindings for Dispatcher {
+/// What a process of the `http` contract was given by the version it was started from.
+struct Given {
+    dispatcher: Arc<Dispatcher>,
+    instance: Arc<Instance>,
+}
+
+impl Bindings for Given {
     fn call<'a>(
         &'a self,
         caller: &'a EgressCaller,
@@ -172,7 +178,7 @@ impl Bindings for Dispatcher {
         req: Request<Body>,
     ) -> BoxFuture<'a, Result<Response<Body>, Failure>> {
         Box::pin(async move {
-            let deployed = self.registry.get(&caller.worker).ok_or(Failure::ScriptNotFound)?;
+            let deployed = &self.instance.deployed;
             let name = |wanted: &str| {
                 let mut names = deployed.bindings.keys();
                 names.find(|name| name.eq_ignore_ascii_case(wanted)).cloned().unwrap_or_default()
@@ -184,9 +190,9 @@ impl Bindings for Dispatcher {
                     Target::Dispatch { binding: name(&binding), worker, options }
                 }
             };
-            let next = self.next_hop(caller, &deployed, &Arc::from(""), target);
+            let next = self.dispatcher.next_hop(caller, deployed, &Arc::from(""), target);
             let (hop, worker) = next.map_err(|error| failure(&error).1)?;
-            let response = self.serve(hop, worker, prepare(req)).await;
+            let response = self.dispatcher.serve(hop, worker, prepare(req)).await;
             response.map_err(|refusal| refusal.failure)
         })
     }
@@ -195,9 +201,10 @@ impl Bindings for Dispatcher {
 impl ProxyServer for Dispatcher {
     fn serve_proxy(self: Arc<Self>, instance: Arc<Instance>, stream: tokio::net::TcpStream) {
         let egress = Arc::clone(&self.egress);
+        let given = Given { dispatcher: Arc::clone(&self), instance: Arc::clone(&instance) };
         let caller = move || instance.current_caller().unwrap_or_else(|| self.between_calls(&instance));
         // This end of the socket is the supervisor's: what the Worker does not read would be charged to it.
         let _ = cloister_sys::bound_unsent(&stream, UNSENT_BYTES);
-        tokio::spawn(egress.serve_proxy(stream, caller));
+        tokio::spawn(egress.serve_proxy(stream, caller, given));
     }
 }

@@ -116,9 +116,9 @@ pub enum BindingTarget {
     },
 }
 
-/// Calls bindings for Workers of the `http` contract, by reserved host names behind their proxy.
+/// The bindings of a process of the `http` contract, by reserved host names behind its proxy.
 pub trait Bindings: Send + Sync {
-    /// Calls the binding of `caller.worker`. Names are lower-case, since host names are: compare
+    /// Calls a binding of the process that asks. Names are lower-case, since host names are: compare
     /// without case. Takes from `caller.subrequests` itself, as any other dispatch does.
     fn call<'a>(
         &'a self,

@@ -56,7 +56,6 @@ pub struct Egress {
     connections: Arc<slots::Slots>,
     secrets: OnceLock<Arc<dyn Secrets>>,
     outbound: OnceLock<Arc<dyn OutboundInvoker>>,
-    bindings: OnceLock<Arc<dyn Bindings>>,
     connect_timeout: Duration,
     response_timeout: Duration,
     idle_timeout: Duration,
@@ -117,7 +116,6 @@ impl Egress {
             connections: slots::Slots::new(config.worker_connections.get()),
             secrets: OnceLock::new(),
             outbound: OnceLock::new(),
-            bindings: OnceLock::new(),
             connect_timeout,
             response_timeout: config.response_timeout_ms.duration(),
             idle_timeout: config.idle_timeout_ms.duration(),
@@ -134,11 +132,6 @@ impl Egress {
     /// fails.
     pub fn lend_outbound(&self, outbound: Arc<dyn OutboundInvoker>) {
         let _ = self.outbound.set(outbound);
-    }
-
-    /// Lends the bindings behind reserved names; the first call counts. Without it they fail.
-    pub fn lend_bindings(&self, bindings: Arc<dyn Bindings>) {
-        let _ = self.bindings.set(bindings);
     }
 
     /// The policy files and whether they are in force.

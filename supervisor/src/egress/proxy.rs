@@ -14,9 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::fetch::{RESERVED, is_reserved};
 use super::headers::{MARK, strip_hop_by_hop, wants_websocket};
-use super::{BindingTarget, Caller, Egress, EgressError};
+use super::{BindingTarget, Bindings, Caller, Egress, EgressError};
 use crate::body::Body;
-use crate::outcome::Failure;
 use crate::worker::Tunnel;
 
 /// Longest head of a request, bytes.
@@ -28,14 +27,15 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Egress {
     /// Serves one connection accepted on a Worker's proxy port until it ends. `caller` is asked
-    /// once for each request.
+    /// once for each request, `bindings` are what reserved names stand for.
     ///
     /// What the filter refuses or cannot do is answered with 4xx or 502, a JSON reason that names
     /// the rule, and the header `cloister-egress`, which no other answer carries.
-    pub async fn serve_proxy<I, F>(self: Arc<Self>, io: I, caller: F)
+    pub async fn serve_proxy<I, F, B>(self: Arc<Self>, io: I, caller: F, bindings: B)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Fn() -> Caller + Send + Sync + 'static,
+        B: Bindings + 'static,
     {
         let worker = caller().worker;
         let Some(_slot) = self.connections.take(&worker) else {
@@ -46,10 +46,13 @@ impl Egress {
             }
             return;
         };
-        let caller = Arc::new(caller);
+        let client = Arc::new((caller, bindings));
         let service = service_fn(move |req: Request<Incoming>| {
-            let (egress, caller) = (Arc::clone(&self), Arc::clone(&caller));
-            async move { Ok::<_, Infallible>(egress.proxied(&caller(), req).await) }
+            let (egress, client) = (Arc::clone(&self), Arc::clone(&client));
+            async move {
+                let (caller, bindings) = &*client;
+                Ok::<_, Infallible>(egress.proxied(&caller(), bindings, req).await)
+            }
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -64,12 +67,17 @@ impl Egress {
         }
     }
 
-    async fn proxied(self: Arc<Self>, caller: &Caller, req: Request<Incoming>) -> Response<Body> {
+    async fn proxied(
+        self: Arc<Self>,
+        caller: &Caller,
+        bindings: &impl Bindings,
+        req: Request<Incoming>,
+    ) -> Response<Body> {
         let tunnel = req.method() == Method::CONNECT;
         let answered = if tunnel {
             Arc::clone(&self).connect(caller, req).await
         } else {
-            self.forwarded(caller, req).await
+            self.forwarded(caller, bindings, req).await
         };
         let error = match answered {
             Ok(response) => return response,
@@ -94,6 +102,7 @@ impl Egress {
     async fn forwarded(
         &self,
         caller: &Caller,
+        bindings: &impl Bindings,
         mut req: Request<Incoming>,
     ) -> Result<Response<Body>, EgressError> {
         if req.uri().scheme().is_none() {
@@ -104,7 +113,7 @@ impl Egress {
         let client = websocket.then(|| hyper::upgrade::on(&mut req));
         let req = req.map(Body::from);
         let mut response = match Target::from_uri(req.uri()) {
-            Ok(target) if is_reserved(&target.host) => self.bound(caller, &target, req).await?,
+            Ok(target) if is_reserved(&target.host) => bound(caller, bindings, &target, req).await?,
             _ => self.fetch(caller, req).await?,
         };
         match client {
@@ -123,26 +132,26 @@ impl Egress {
         }
         Ok(response)
     }
+}
 
-    async fn bound(
-        &self,
-        caller: &Caller,
-        target: &Target,
-        mut req: Request<Body>,
-    ) -> Result<Response<Body>, EgressError> {
-        let binding = binding(&target.host)
-            .filter(|_| target.port == target.scheme.default_port())
-            .ok_or_else(|| {
-                let what = format!("{} is not http://<binding>.{RESERVED}/", target.authority());
-                EgressError::Invalid(format!("{what} or http://<worker>.<binding>.{RESERVED}/"))
-            })?;
-        let failed = |failure| EgressError::Outbound { worker: target.host.to_string(), failure };
-        let bindings = self.bindings.get().ok_or_else(|| failed(Failure::Internal))?;
-        req.extensions_mut().clear();
-        let mut response = bindings.call(caller, binding, req).await.map_err(failed)?;
-        response.headers_mut().remove(MARK);
-        Ok(response)
-    }
+/// Calls the binding that a reserved name stands for.
+async fn bound(
+    caller: &Caller,
+    bindings: &impl Bindings,
+    target: &Target,
+    mut req: Request<Body>,
+) -> Result<Response<Body>, EgressError> {
+    let binding =
+        binding(&target.host).filter(|_| target.port == target.scheme.default_port()).ok_or_else(|| {
+            let what = format!("{} is not http://<binding>.{RESERVED}/", target.authority());
+            EgressError::Invalid(format!("{what} or http://<worker>.<binding>.{RESERVED}/"))
+        })?;
+    req.extensions_mut().clear();
+    let answered = bindings.call(caller, binding, req).await;
+    let failed = |failure| EgressError::Outbound { worker: target.host.to_string(), failure };
+    let mut response = answered.map_err(failed)?;
+    response.headers_mut().remove(MARK);
+    Ok(response)
 }
 
 /// What a reserved name stands for.

@@ -86,13 +86,18 @@ pub struct Instance {
     afterwards: Mutex<Afterwards>,
 }
 
+/// The ray of what a process asks for between its calls, and of all that follows from that.
+pub const BACKGROUND: &str = "background";
+
 /// What a Worker's requests through its proxy port are held to while it has no call.
 #[derive(Debug, Default)]
 struct Afterwards {
     /// The outbound Worker of the last call that carried one.
     outbound: Option<OutboundCall>,
-    /// Taken from since the last call began.
+    /// Taken from since the last call began that was not background work itself.
     budget: Option<Arc<Budget>>,
+    /// How many Workers deep the last call was.
+    depth: u8,
 }
 
 impl std::fmt::Debug for Instance {
@@ -419,13 +424,14 @@ impl Instance {
     }
 
     /// What holds for a request to the proxy port between calls: the outbound Worker of the last call
-    /// that carried one, and a budget of `subrequests` from one call to the next.
+    /// that carried one, a budget of `subrequests` from one call to the next, and the depth to go on from.
+    /// Calls that come of background work give no new budget, or two Workers could keep each other busy.
     #[must_use]
-    pub fn between_calls(&self, subrequests: Option<u32>) -> (Option<OutboundCall>, Arc<Budget>) {
+    pub fn between_calls(&self, subrequests: Option<u32>) -> (Option<OutboundCall>, Arc<Budget>, u8) {
         let mut afterwards = self.afterwards();
         let budget = afterwards.budget.get_or_insert_with(|| Arc::new(Budget::new(subrequests)));
         let budget = Arc::clone(budget);
-        (afterwards.outbound.clone(), budget)
+        (afterwards.outbound.clone(), budget, afterwards.depth)
     }
 
     fn afterwards(&self) -> MutexGuard<'_, Afterwards> {
@@ -435,11 +441,14 @@ impl Instance {
     fn list_caller(&self, caller: &Arc<dyn Caller>) -> Listed<'_> {
         let weak = Arc::downgrade(caller);
         self.callers.lock().unwrap_or_else(PoisonError::into_inner).push(Weak::clone(&weak));
-        let outbound = caller.egress().outbound;
+        let caller = caller.egress();
         let mut afterwards = self.afterwards();
-        afterwards.budget = None;
-        if outbound.is_some() {
-            afterwards.outbound = outbound;
+        if &*caller.ray != BACKGROUND {
+            afterwards.budget = None;
+        }
+        afterwards.depth = caller.depth;
+        if caller.outbound.is_some() {
+            afterwards.outbound = caller.outbound;
         }
         Listed { instance: self, caller: weak }
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-pub use instance::{Fate, Instance};
+pub use instance::{BACKGROUND, Fate, Instance};
 pub use keeper::{Inspected, LiveWorker};
 pub use process::{Ended, Process, Start, StartFailed, Started};
 pub use slot::Lease;

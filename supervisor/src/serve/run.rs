@@ -122,7 +122,6 @@ fn prepare(booted: Booted) -> Result<Prepared, ServeError> {
     });
     egress.lend_secrets(Arc::new(secrets(registry)));
     egress.lend_outbound(Arc::clone(&dispatcher) as _);
-    egress.lend_bindings(Arc::clone(&dispatcher) as _);
 
     let addresses = front.addresses().to_vec();
     let shards = start_shards(&config, &mut front, &dispatcher)?;

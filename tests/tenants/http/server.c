@@ -22,6 +22,8 @@
  * /hand/NAME      hands the request on: response header cloister-dispatch: NAME
  * /proxy?URL      fetches http://... through $http_proxy, passes on status line and body as text
  * /after?URL      answers, and only then fetches URL through $http_proxy
+ * /again?URL      the same, and the fetch asks for the same: URL/again?URL
+ * /keep?URL       fetches URL through $http_proxy each 20 ms, streams the status of each, a line
  * /connect?H:P    CONNECT through $http_proxy, answers with the proxy's status line
  * /upgrade        101, then echoes bytes until the end
  *
@@ -137,15 +139,18 @@ static int through_proxy(int fd, const char *request) {
     return ok;
 }
 
-/* Fetches through the proxy, and tells nobody. */
-static void quietly(const char *url) {
-    char request[20000], host[256] = "", byte;
+/* Fetches through the proxy; the status, 0 for none. */
+static int fetched(const char *url) {
+    char request[20000], host[256] = "", head[13] = "", byte;
     sscanf(url, "http://%255[^/]", host);
     snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nhost: %s\r\nconnection: close\r\n\r\n", url, host);
     int out = proxy();
-    if (out < 0) return;
-    if (all(out, request, strlen(request))) while (read(out, &byte, 1) > 0) {}
+    if (out < 0) return 0;
+    size_t n = 0;
+    if (all(out, request, strlen(request)))
+        while (read(out, &byte, 1) > 0) if (n < sizeof head - 1) head[n++] = byte;
     close(out);
+    return atoi(head + 9 * (n > 9));
 }
 
 static int one(struct reader *r) {
@@ -268,8 +273,24 @@ static int one(struct reader *r) {
     if (!strncmp(path, "/after?", 7)) {
         int ok = text(fd, 200, "later\n");
         pause_ms(100);
-        quietly(path + 7);
+        fetched(path + 7);
         return ok;
+    }
+    if (!strncmp(path, "/again?", 7)) {
+        char next[2 * sizeof path];
+        int ok = text(fd, 200, "again\n");
+        pause_ms(20);
+        snprintf(next, sizeof next, "%s%s", path + 7, path);
+        fetched(next);
+        return ok;
+    }
+    if (!strncmp(path, "/keep?", 6)) {
+        if (!say(fd, "HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n")) return 0;
+        for (;;) {
+            snprintf(small, sizeof small, "4\r\n%03d\n\r\n", fetched(path + 6));
+            if (!say(fd, small)) return 0;
+            pause_ms(20);
+        }
     }
     if (!strncmp(path, "/connect?", 9)) {
         char request[2048];
@@ -301,7 +322,7 @@ int main(int count, char **values) {
     if (count > 1 && !strcmp(values[1], "exit")) { fprintf(stderr, "exiting as told\n"); return 7; }
     if (count > 1 && !strcmp(values[1], "silent")) for (;;) pause();
     if (count > 2 && !strcmp(values[1], "late")) pause_ms(atol(values[2]));
-    if (count > 2 && !strcmp(values[1], "early")) quietly(values[2]);
+    if (count > 2 && !strcmp(values[1], "early")) fetched(values[2]);
     int listener = 3;
     if (!getenv("LISTEN_FDS")) {
         const char *port = getenv("PORT");

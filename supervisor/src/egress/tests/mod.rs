@@ -24,8 +24,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Budget, Caller, Egress, EgressConfig, EgressError, Resolve};
+use super::{BindingTarget, Bindings, Budget, Caller, Egress, EgressConfig, EgressError, Resolve};
 use crate::body::{Body, BodyError};
+use crate::outcome::Failure;
 use crate::registry::WorkerId;
 
 /// Answers names from a table and counts the questions.
@@ -277,6 +278,29 @@ async fn head_of<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     String::from_utf8(head).unwrap()
 }
 
+/// Bindings that tell what they are asked.
+struct Echo;
+
+impl Bindings for Echo {
+    fn call<'a>(
+        &'a self,
+        caller: &'a Caller,
+        target: BindingTarget,
+        req: Request<Body>,
+    ) -> BoxFuture<'a, Result<Response<Body>, Failure>> {
+        Box::pin(async move {
+            match &target {
+                BindingTarget::Service { binding } if binding == "missing" => Err(Failure::ScriptNotFound),
+                _ => Ok(Response::new(Body::full(format!(
+                    "{} {target:?} {}",
+                    caller.worker,
+                    req.uri().path()
+                )))),
+            }
+        })
+    }
+}
+
 /// A Worker's connection to its proxy port.
 async fn proxy(rig: &Rig, caller: impl Fn() -> Caller + Send + Sync + 'static) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -284,7 +308,7 @@ async fn proxy(rig: &Rig, caller: impl Fn() -> Caller + Send + Sync + 'static) -
     let egress = Arc::clone(&rig.egress);
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        egress.serve_proxy(stream, caller).await;
+        egress.serve_proxy(stream, caller, Echo).await;
     });
     TcpStream::connect(address).await.unwrap()
 }
