@@ -50,7 +50,7 @@ fn frames<M: Serialize + DeserializeOwned>(bytes: &[u8], cut: usize, look: &mut 
 fn heads_of_worker(message: FromWorker) {
     match message {
         FromWorker::Response { head, .. } => block(&head.headers),
-        FromWorker::Handoff { head, .. } | FromWorker::Fetch { head, .. } => block(&head.headers),
+        FromWorker::Handoff { head: Some(head), .. } | FromWorker::Fetch { head, .. } => block(&head.headers),
         FromWorker::BodyEnd { end: BodyEnd::Complete { trailers, .. }, .. } => block(&trailers),
         _ => {}
     }

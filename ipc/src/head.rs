@@ -50,6 +50,24 @@ pub fn encode(headers: &HeaderMap) -> Result<Vec<u8>, HeadError> {
     Ok(block)
 }
 
+/// True when `block` is what [`encode`] makes of `headers`.
+#[must_use]
+pub fn is_block_of(headers: &HeaderMap, block: &[u8]) -> bool {
+    let mut rest = block;
+    let same = headers.iter().all(|(name, value)| {
+        let Some((&[a, b, c, d], after)) = rest.split_first_chunk::<4>() else { return false };
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        let lengths = [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])].map(usize::from);
+        if lengths != [name.len(), value.len()] || !after.starts_with(name) {
+            return false;
+        }
+        let after = &after[name.len()..];
+        rest = after.get(value.len()..).unwrap_or_default();
+        after.starts_with(value)
+    });
+    same && rest.is_empty()
+}
+
 /// Decodes and validates a block. Field values share the block's memory.
 pub fn decode(block: impl Into<Bytes>) -> Result<HeaderMap, HeadError> {
     let mut rest: Bytes = block.into();

@@ -26,7 +26,7 @@ pub mod worker;
 mod properties;
 
 /// Version of the supervisor ↔ Worker protocol; a Worker that greets with another is refused.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// A program with these bytes in it has the SDK, so its contract is `ipc` unless told otherwise.
 /// The SDK refers to this static in a way the linker can't drop.

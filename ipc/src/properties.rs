@@ -145,11 +145,27 @@ proptest! {
     }
 
     #[test]
+    fn a_block_is_of_no_other_headers(headers in header_map(), at in 0..1_000_000_usize, byte in 1..=255_u8) {
+        let mut block = head::encode(&headers).unwrap();
+        block.push(0);
+        prop_assert!(!head::is_block_of(&headers, &block));
+        block.pop();
+        if !block.is_empty() {
+            prop_assert!(!head::is_block_of(&headers, &block[..block.len() - 1]));
+            let at = at % block.len();
+            block[at] ^= byte;
+            prop_assert!(!head::is_block_of(&headers, &block));
+        }
+    }
+
+    #[test]
     fn header_blocks_come_back(headers in header_map()) {
         let block = head::encode(&headers).unwrap();
         let decoded = head::decode(block.clone()).unwrap();
         prop_assert_eq!(&decoded, &headers);
         prop_assert_eq!(head::encode(&decoded).unwrap().len(), block.len());
+        prop_assert!(head::is_block_of(&decoded, &block));
+
     }
 
     #[test]

@@ -297,8 +297,8 @@ pub enum FromWorker {
         id: RequestId,
         /// Who answers; [`Target::Dispatch`] or [`Target::Service`].
         target: Target,
-        /// The request as the target shall see it.
-        head: RequestHead,
+        /// The request as the target shall see it; `None` for the very one that the Worker was given.
+        head: Option<RequestHead>,
         /// Its body.
         body: WorkerBody,
         /// As in [`FromWorker::Response`].

@@ -105,7 +105,8 @@ impl Fetcher {
             return Err(FetchError::Over);
         }
         let (parts, body) = request.into_parts();
-        let head = crate::fetch::head(&parts)?;
+        let given = self.invocation.facts.are_given(&parts);
+        let head = if given { None } else { Some(crate::fetch::head(&parts)?) };
         let (body, inline) = match outgoing(body, &self.invocation).map_err(FetchError::Body)? {
             Outgoing::Empty => (WorkerBody::Empty, Bytes::new()),
             Outgoing::Inline(bytes) => (WorkerBody::Inline, bytes),
@@ -127,7 +128,7 @@ impl Fetcher {
 #[derive(Debug)]
 pub(crate) struct Handoff {
     pub(crate) target: Target,
-    pub(crate) head: RequestHead,
+    pub(crate) head: Option<RequestHead>,
     pub(crate) body: WorkerBody,
     pub(crate) inline: Bytes,
 }

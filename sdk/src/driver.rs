@@ -159,7 +159,7 @@ impl<H: Handler> Driver<H> {
         let message = Bytes::copy_from_slice(message);
         match codec::decode_borrowed(&message, MESSAGE_BYTES).map_err(FrameError::from)? {
             ToWorker::Request { id, head, context, body } => {
-                let facts = Facts::new(&message, context);
+                let facts = Facts::new(&message, &head, context);
                 let invocation = Invocation::new(id, self.link.clone(), self.start.clone(), facts);
                 match incoming::request(&invocation, &message, &head, body, inline) {
                     Ok(request) => self.request(invocation, request, cx),

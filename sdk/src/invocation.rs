@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use cloister_ipc::borrowed::Context;
+use cloister_ipc::borrowed::{Context, RequestHead};
 use cloister_ipc::control::Start;
+use cloister_ipc::head;
 use cloister_ipc::worker::{FromWorker, OutboundContext, RequestId};
+use http::request::Parts;
 
 use crate::link::Link;
 
@@ -30,17 +32,45 @@ pub(crate) struct Facts {
     pub(crate) client: Text,
     pub(crate) args: Text,
     pub(crate) outbound: Option<OutboundContext>,
+    given: Given,
+}
+
+/// The request's head as it came.
+#[derive(Debug)]
+struct Given {
+    method: Text,
+    uri: Text,
+    headers: Bytes,
 }
 
 impl Facts {
-    pub(crate) fn new(message: &Bytes, context: Context<'_>) -> Self {
+    pub(crate) fn new(message: &Bytes, head: &RequestHead<'_>, context: Context<'_>) -> Self {
         let text = |text: &str| Text(message.slice_ref(text.as_bytes()));
+        let headers = message.slice_ref(head.headers);
         Self {
+            given: Given { method: text(head.method), uri: text(head.uri), headers },
             ray: text(context.ray),
             client: text(context.client),
             args: text(context.args),
             outbound: context.outbound,
         }
+    }
+}
+
+impl Facts {
+    /// True when `parts` are the request's own, with nothing changed.
+    pub(crate) fn are_given(&self, parts: &Parts) -> bool {
+        let Given { method, uri, headers } = &self.given;
+        let (Some(scheme), Some(authority)) = (parts.uri.scheme_str(), parts.uri.authority()) else {
+            return false;
+        };
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let rest = [scheme, "://", authority.as_str(), target]
+            .into_iter()
+            .try_fold(uri.as_str(), |rest, part| rest.strip_prefix(part));
+        rest == Some("")
+            && parts.method.as_str() == method.as_str()
+            && head::is_block_of(&parts.headers, headers)
     }
 }
 

@@ -159,7 +159,8 @@ impl<'a> Script<'a> {
             }
             5 => {
                 let (id, target) = (self.id(), self.target());
-                FromWorker::Handoff { id, target, head: self.request(), body: self.body(), wait_until }
+                let head = if self.rarely(2) { None } else { Some(self.request()) };
+                FromWorker::Handoff { id, target, head, body: self.body(), wait_until }
             }
             6 => FromWorker::Exception { id: self.id(), message: self.text() },
             7..=9 => {
@@ -253,7 +254,7 @@ impl<'a> Script<'a> {
                 FromWorker::Handoff {
                     id,
                     target,
-                    head,
+                    head: (!self.rarely(2)).then_some(head),
                     body: WorkerBody::Forward(BodyRef::Request(id)),
                     wait_until: false,
                 }

@@ -10,7 +10,7 @@ use cloister_ipc::worker::{
 use http::HeaderMap;
 use http_body_util::BodyExt;
 
-use crate::supervisor::{Connection, Fallible, Supervisor, fields, response_head};
+use crate::supervisor::{Connection, Fallible, Supervisor, fields, request_head, response_head};
 
 fn get(uri: &str) -> Request {
     http::Request::get(uri).body(Body::empty()).unwrap()
@@ -151,10 +151,42 @@ fn a_tail_dispatch_hands_the_request_off() {
         };
         assert_eq!((number, wait_until), (id, false));
         assert_eq!(target, Target::Service { binding: "BILLING".to_owned() });
-        assert_eq!((head.method.as_str(), body), ("POST", WorkerBody::Forward(BodyRef::Request(id))));
+        assert_eq!((head, body), (None, WorkerBody::Forward(BodyRef::Request(id))));
     }
     let id = connection.get("/changed");
     assert!(connection.exception(id).contains("tail()"));
+}
+
+#[test]
+fn a_tail_dispatch_says_what_it_changed() {
+    let (_supervisor, mut connection) = Supervisor::run(|mut request: Request, env: Env, _ctx| async move {
+        match request.uri().path() {
+            "/method" => *request.method_mut() = http::Method::PUT,
+            "/uri" => *request.uri_mut() = "http://worker.example/other".parse()?,
+            "/more" => drop(request.headers_mut().insert("x-plan", "free".parse()?)),
+            "/less" => drop(request.headers_mut().remove("x-plan")),
+            "/other" => drop(request.headers_mut().insert("x-plan", "paid".parse()?)),
+            _ => {}
+        }
+        Fallible::Ok(env.service("BILLING")?.tail(request)?)
+    });
+    let plan = |text: &'static str| Some(fields(&[("x-plan", text)]));
+    for (path, given, changed) in [
+        ("/as-it-is", plan("free"), None),
+        ("/method", plan("free"), Some(("PUT", "/method", plan("free")))),
+        ("/uri", plan("free"), Some(("GET", "/other", plan("free")))),
+        ("/more", None, Some(("GET", "/more", plan("free")))),
+        ("/less", plan("free"), Some(("GET", "/less", None))),
+        ("/other", plan("free"), Some(("GET", "/other", plan("paid")))),
+    ] {
+        let asked = request_head("GET", &format!("http://worker.example{path}"), &given.unwrap_or_default());
+        connection.ask(asked, HostBody::Empty, &[]);
+        let FromWorker::Handoff { head, .. } = connection.receive().0 else { panic!("{path}") };
+        let changed = changed.map(|(method, path, fields)| {
+            request_head(method, &format!("http://worker.example{path}"), &fields.unwrap_or_default())
+        });
+        assert_eq!(head, changed, "{path}");
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::registry::{Binding, Deployed, Name, WorkerId};
 const UNSENT_BYTES: u32 = 64 * 1024;
 
 /// A request as the next Worker shall see it.
-pub(super) fn prepare(mut request: Request<Body>) -> Request<Body> {
+fn prepare(mut request: Request<Body>) -> Request<Body> {
     strip_request(request.headers_mut());
     request
 }

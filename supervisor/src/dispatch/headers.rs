@@ -36,7 +36,20 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 fn has_any(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| {
         let text = name.as_str();
-        HOP_BY_HOP.contains(name) || text.starts_with(OWN) || text.contains('_')
+        // As text: comparing with each of the names costs ten times as much.
+        let hop_by_hop = matches!(
+            text,
+            "connection"
+                | "transfer-encoding"
+                | "upgrade"
+                | "te"
+                | "proxy-authenticate"
+                | "proxy-authorization"
+                | "keep-alive"
+                | "proxy-connection"
+                | "http2-settings"
+        );
+        hop_by_hop || text.starts_with(OWN) || text.bytes().any(|byte| byte == b'_')
     })
 }
 

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloister_ipc::worker::{DispatchOptions, Target};
-use http::request::Parts;
-use http::{Request, Response};
+use http::Response;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -39,16 +38,10 @@ pub(super) enum Replay {
 }
 
 impl Replay {
-    /// The request once more.
-    pub(super) fn request(self, parts: &Parts) -> Result<Request<Body>, String> {
+    /// The body once more.
+    pub(super) fn body(self) -> Result<Body, String> {
         match self {
-            Self::Kept { bytes, .. } => {
-                let mut request = Request::new(Body::full(bytes));
-                *request.method_mut() = parts.method.clone();
-                *request.uri_mut() = parts.uri.clone();
-                *request.headers_mut() = parts.headers.clone();
-                Ok(request)
-            }
+            Self::Kept { bytes, .. } => Ok(Body::full(bytes)),
             Self::Never | Self::TooLong => Err(format!(
                 "answers with {DISPATCH}, but the request's body is longer than {KEPT_BYTES} bytes or of \
                  unknown length, and can't be sent again"

@@ -4,21 +4,20 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use cloister_ipc::worker::Target;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 
 use super::body::{Accounted, Limited};
 use super::explain::explain;
-use super::headers::{asks_to_switch, strip_response};
+use super::headers::{asks_to_switch, strip_request, strip_response};
 use super::{DEPTH, Dispatcher, Hop, Invocation, Refusal, http_handoff};
 use crate::body::Body;
 use crate::outcome::{Failure, Outcome};
 use crate::pool::Lease;
 use crate::registry::{Deployed, WorkerId};
 use crate::telemetry::{self, Detail, Event};
-use crate::worker::{Answer, CallError, Tunnel};
+use crate::worker::{Answer, CallError, Handoff, Tunnel};
 
 /// Processes a request is offered to, when one after another is gone before it got a byte.
 const TRIES: u32 = 3;
@@ -26,7 +25,16 @@ const TRIES: u32 = 3;
 /// What a Worker did with a request.
 enum Done {
     Answered(Response<Body>),
-    HandedOn(Box<(Hop, WorkerId, Request<Body>)>),
+    HandedOn(Box<HandedOn>),
+}
+
+/// A request that another Worker shall answer.
+struct HandedOn {
+    hop: Hop,
+    worker: WorkerId,
+    /// `None` when it stays as it is.
+    parts: Option<Parts>,
+    body: Body,
 }
 
 impl Dispatcher {
@@ -68,10 +76,10 @@ impl Dispatcher {
             match self.call(hop, &deployed, &parts, body).await? {
                 Done::Answered(response) => return Ok(response),
                 Done::HandedOn(next) => {
-                    let (next_hop, next_worker, request) = *next;
-                    let (next_parts, next_body) = request.into_parts();
-                    (hop, worker, body) = (Arc::new(next_hop), next_worker, next_body);
-                    *parts = next_parts;
+                    (hop, worker, body) = (Arc::new(next.hop), next.worker, next.body);
+                    if let Some(changed) = next.parts {
+                        *parts = changed;
+                    }
                 }
             }
         }
@@ -156,12 +164,12 @@ impl Dispatcher {
         let mut response = match answer {
             Answer::Response(response) => response,
             Answer::Handoff(handoff) => {
-                return self.hand_on(hop, &invocation, handoff.target, handoff.request);
+                return self.hand_on(hop, &invocation, *handoff);
             }
         };
         if let Some(target) = http_handoff::target(&invocation.instance.deployed, &response).map_err(bad)? {
-            let request = replay.request(parts).map_err(bad)?;
-            return self.hand_on(hop, &invocation, target, request);
+            let handoff = Handoff { target, head: None, body: replay.body().map_err(bad)? };
+            return self.hand_on(hop, &invocation, handoff);
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asks_to_switch(&parts.headers) {
             return Err(bad("switches protocols, which the request did not ask for".into()));
@@ -178,19 +186,16 @@ impl Dispatcher {
         Ok(Done::Answered(response.map(|body| Accounted::wrap(body, invocation, lease))))
     }
 
-    fn hand_on(
-        &self,
-        hop: &Hop,
-        invocation: &Arc<Invocation>,
-        target: Target,
-        request: Request<Body>,
-    ) -> Result<Done, Refusal> {
+    fn hand_on(&self, hop: &Hop, invocation: &Arc<Invocation>, handoff: Handoff) -> Result<Done, Refusal> {
+        let Handoff { target, head: mut parts, body } = handoff;
         match self.resolve(invocation, target) {
             Ok((next, worker)) => {
                 invocation.settle(true);
-                let request = super::bindings::prepare(request);
-                let next = Hop { depth: hop.depth.saturating_add(1), ..next };
-                Ok(Done::HandedOn(Box::new((next, worker, request))))
+                if let Some(changed) = &mut parts {
+                    strip_request(&mut changed.headers);
+                }
+                let hop = Hop { depth: hop.depth.saturating_add(1), ..next };
+                Ok(Done::HandedOn(Box::new(HandedOn { hop, worker, parts, body })))
             }
             Err(error) => {
                 let (outcome, failure) = super::bindings::failure(&error);

@@ -28,8 +28,10 @@ pub enum Answer {
 pub struct Handoff {
     /// Who.
     pub target: Target,
-    /// The request as that one shall see it.
-    pub request: Request<Body>,
+    /// The request's head as that one shall see it; `None` for the one that the Worker was given.
+    pub head: Option<Parts>,
+    /// Its body.
+    pub body: Body,
 }
 
 /// Why a Worker gave no answer.

@@ -1,7 +1,8 @@
 //! The data plane without the rest: front door, routes, pool, telemetry and the SDK Worker, but no walls, no
 //! launcher, no store. For a profiler, and for callgrind, where a whole platform is too much.
 //!
-//! `cloister-bench-hop PORT PATH-OF-bench-worker` serves on 127.0.0.1:PORT until it is killed.
+//! `cloister-bench-hop PORT PATH-OF-bench-worker [PATH-OF-bench-dispatch]` serves on 127.0.0.1:PORT until it is
+//! killed: `bench.test` is the Worker, `bench.tail.test` the same behind a dispatch Worker that hands each request on.
 
 #![forbid(unsafe_code)]
 
@@ -19,15 +20,23 @@ use cloister_supervisor::front;
 use cloister_supervisor::limits::{Limits, Resources};
 use cloister_supervisor::pool::{Options, Pool};
 use cloister_supervisor::registry::{
-    Contract, Deployed, Digest, HttpSocket, Linkage, Registry, Snapshot, WorkerId,
+    Binding, Contract, Deployed, Digest, HttpSocket, Linkage, Registry, Snapshot, WorkerId,
 };
 use cloister_supervisor::runtime::{Listeners, Shards};
 use cloister_supervisor::telemetry::Telemetry;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// One route, as the benches' platforms have it.
-const CONFIG: &str = "[[route]]\nhost = \"*.test\"\nnamespace = \"bench\"\nworker = \"{1}\"\n";
+/// As the benches' platforms have it.
+const CONFIG: &str = r#"
+[[route]]
+host = "*.tail.test"
+dispatch = "tail"
+[[route]]
+host = "*.test"
+namespace = "bench"
+worker = "{1}"
+"#;
 
 /// As in `cloister`.
 #[global_allocator]
@@ -36,13 +45,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let (Some(port), Some(worker)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: cloister-bench-hop PORT PATH-OF-bench-worker".into());
+        return Err("usage: cloister-bench-hop PORT PATH-OF-bench-worker [PATH-OF-bench-dispatch]".into());
     };
     let port: u16 = port.parse()?;
     let routing = Config::parse(Path::new("cloister.toml"), CONFIG)?.routing;
     let registry = Registry::default();
     let mut snapshot = Snapshot::default();
-    snapshot.insert(Arc::new(deployed(worker.into())?));
+    // `bench`, so that `bench.test` is its host.
+    let user = WorkerId { namespace: Some("bench".into()), name: "bench".into() };
+    snapshot.insert(Arc::new(deployed(user, worker.into(), BTreeMap::new())?));
+    if let Some(dispatch) = arguments.next() {
+        let namespace = Binding::DispatchNamespace { namespace: "bench".into(), outbound: None };
+        let tail = Binding::PlainText("yes".into());
+        let bindings = BTreeMap::from([("DISPATCHER".into(), namespace), ("TAIL".into(), tail)]);
+        let id = WorkerId { namespace: None, name: "tail".into() };
+        snapshot.insert(Arc::new(deployed(id, dispatch.into(), bindings)?));
+    }
     registry.publish(snapshot);
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -76,10 +94,9 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The one Worker: `bench`, so that `bench.test` is its host.
-fn deployed(binary: PathBuf) -> Result<Deployed, Failure> {
+fn deployed(id: WorkerId, binary: PathBuf, bindings: BTreeMap<String, Binding>) -> Result<Deployed, Failure> {
     Ok(Deployed {
-        id: WorkerId { namespace: Some("bench".into()), name: "bench".into() },
+        id,
         version: "0192f0c1-a2b3-7c5d-8e9f-000000000001".into(),
         digest: Digest::parse(&"0".repeat(64)).ok_or("no digest")?,
         binary,
@@ -87,7 +104,7 @@ fn deployed(binary: PathBuf) -> Result<Deployed, Failure> {
         contract: Contract::Ipc,
         socket: HttpSocket::Listen,
         args: Vec::new(),
-        bindings: BTreeMap::new(),
+        bindings,
         limits: Limits::default(),
         resources: Resources::default(),
         allow: BTreeSet::new(),

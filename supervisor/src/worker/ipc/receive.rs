@@ -230,7 +230,7 @@ impl Connection {
         state: &mut State,
         id: RequestId,
         target: Target,
-        head: RequestHead,
+        head: Option<RequestHead>,
         body: WorkerBody,
         inline: Bytes,
     ) -> Result<Checked, Violation> {
@@ -240,11 +240,15 @@ impl Connection {
         if matches!(body, WorkerBody::Stream { .. } | WorkerBody::Tunnel) {
             return Err(Violation::new("hands a request on with a body that is still to be written"));
         }
-        let mut request = head_of(head)?.map_err(Violation)?;
-        if let Made::Body(body) = self.make(state, BodyRef::Response(id), body, inline, false)? {
-            *request.body_mut() = body;
-        }
-        Ok(Checked { answer: Answer::Handoff(Box::new(Handoff { target, request })), streaming: false })
+        let head = match head {
+            Some(head) => Some(head_of(head)?.map_err(Violation)?.into_parts().0),
+            None => None,
+        };
+        let Made::Body(body) = self.make(state, BodyRef::Response(id), body, inline, false)? else {
+            return Err(Violation::new("hands a request on with a tunnel for a body"));
+        };
+        let handoff = Handoff { target, head, body };
+        Ok(Checked { answer: Answer::Handoff(Box::new(handoff)), streaming: false })
     }
 
     #[allow(clippy::too_many_arguments)] // the fields of one message
