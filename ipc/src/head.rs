@@ -5,6 +5,7 @@
 //! taken apart. [`decode`] is the gate: what it returns are valid HTTP fields.
 
 use bytes::Bytes;
+use http::header::{HOST, InvalidHeaderName};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::limits::{HEADER_BLOCK_BYTES, HEADER_FIELDS};
@@ -50,6 +51,20 @@ pub fn encode(headers: &HeaderMap) -> Result<Vec<u8>, HeadError> {
     Ok(block)
 }
 
+/// A field's name. Those that the front door adds to every request are not looked at byte by byte.
+fn name(bytes: &[u8]) -> Result<HeaderName, InvalidHeaderName> {
+    const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+    match bytes {
+        b"host" => Ok(HOST),
+        b"x-forwarded-for" => Ok(FORWARDED_FOR),
+        b"x-forwarded-proto" => Ok(FORWARDED_PROTO),
+        b"traceparent" => Ok(TRACEPARENT),
+        other => HeaderName::from_bytes(other),
+    }
+}
+
 /// True when `block` is what [`encode`] makes of `headers`.
 #[must_use]
 pub fn is_block_of(headers: &HeaderMap, block: &[u8]) -> bool {
@@ -90,7 +105,7 @@ pub fn decode(block: impl Into<Bytes>) -> Result<HeaderMap, HeadError> {
         }
         let field = rest.split_to(4 + name_length + value_length);
         let name = &field[4..4 + name_length];
-        let name = HeaderName::from_bytes(name)
+        let name = self::name(name)
             .map_err(|_| HeadError::Name(String::from_utf8_lossy(name).chars().take(80).collect()))?;
         let value = HeaderValue::from_maybe_shared(field.slice(4 + name_length..))
             .map_err(|_| HeadError::Value(name.clone()))?;

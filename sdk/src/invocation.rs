@@ -67,9 +67,9 @@ impl Facts {
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let rest = [scheme, "://", authority.as_str(), target]
             .into_iter()
-            .try_fold(uri.as_str(), |rest, part| rest.strip_prefix(part));
-        rest == Some("")
-            && parts.method.as_str() == method.as_str()
+            .try_fold(&uri.0[..], |rest, part| rest.strip_prefix(part.as_bytes()));
+        rest.is_some_and(<[u8]>::is_empty)
+            && parts.method.as_str().as_bytes() == &method.0[..]
             && head::is_block_of(&parts.headers, headers)
     }
 }

@@ -135,7 +135,7 @@ impl Dispatcher {
         client: Arc<str>,
         request: Box<request::Parts>,
         body: Body,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Box<Response<Body>>, Refusal> {
         let routed = self.routes.load().find(&request)?;
         let hop = Hop { limits: routed.limits, ..Hop::first(ray, client) };
         self.serve_parts(Arc::new(hop), routed.worker, request, body).await

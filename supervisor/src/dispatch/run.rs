@@ -24,7 +24,7 @@ const TRIES: u32 = 3;
 
 /// What a Worker did with a request.
 enum Done {
-    Answered(Response<Body>),
+    Answered(Box<Response<Body>>),
     HandedOn(Box<HandedOn>),
 }
 
@@ -49,7 +49,8 @@ impl Dispatcher {
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, Refusal>> + Send {
         let (parts, body) = request.into_parts();
-        self.serve_parts(Arc::new(hop), worker, Box::new(parts), body)
+        let served = self.serve_parts(Arc::new(hop), worker, Box::new(parts), body);
+        async { Ok(*served.await?) }
     }
 
     /// As [`Self::serve`]. The large things are boxed, as each future they pass through would hold a
@@ -60,7 +61,7 @@ impl Dispatcher {
         mut worker: WorkerId,
         mut parts: Box<Parts>,
         mut body: Body,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Box<Response<Body>>, Refusal> {
         loop {
             if hop.depth >= DEPTH {
                 let reason = format!("more than {DEPTH} Workers called each other for one request");
@@ -181,9 +182,12 @@ impl Dispatcher {
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             invocation.tunnel();
-            return Ok(Done::Answered(tie(response, invocation, lease)));
+            tie(&mut response, invocation, lease);
+            return Ok(Done::Answered(response));
         }
-        Ok(Done::Answered(response.map(|body| Accounted::wrap(body, invocation, lease))))
+        let body = std::mem::take(response.body_mut());
+        *response.body_mut() = Accounted::wrap(body, invocation, lease);
+        Ok(Done::Answered(response))
     }
 
     fn hand_on(&self, hop: &Hop, invocation: &Arc<Invocation>, handoff: Handoff) -> Result<Done, Refusal> {
@@ -253,9 +257,8 @@ impl Dispatcher {
 }
 
 /// Ties an invocation and its place in the process to the tunnel of its answer.
-fn tie(mut response: Response<Body>, invocation: Arc<Invocation>, lease: Lease) -> Response<Body> {
-    if let Some(tunnel) = Tunnel::take(&mut response) {
+fn tie(response: &mut Response<Body>, invocation: Arc<Invocation>, lease: Lease) {
+    if let Some(tunnel) = Tunnel::take(response) {
         response.extensions_mut().insert(tunnel.with((invocation, lease)));
     }
-    response
 }

@@ -89,11 +89,11 @@ impl Inner {
                         if let Some(accept) = accept {
                             asked.insert(http::header::ACCEPT, accept);
                         }
-                        error_page(refusal, &asked, &ray)
+                        Box::new(error_page(refusal, &asked, &ray))
                     })
                 }
                 Err(status) => {
-                    let mut response = Response::new(Body::empty());
+                    let mut response = Box::<Response<Body>>::default();
                     *response.status_mut() = status;
                     response
                 }
@@ -105,7 +105,7 @@ impl Inner {
     /// Makes a Worker's answer, or the platform's own, one for the client.
     fn finish(
         self: &Arc<Self>,
-        mut response: Response<Body>,
+        mut response: Box<Response<Body>>,
         ray: &str,
         busy: Busy,
         upgrade: Option<OnUpgrade>,
@@ -124,7 +124,7 @@ impl Inner {
                 let _ = Tunnel::upgrade(upgrade).join(tunnel).await;
                 drop((busy, own));
             });
-            return response;
+            return *response;
         }
         response.map(|body| super::patience::held(body, busy))
     }

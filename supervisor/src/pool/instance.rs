@@ -187,7 +187,7 @@ impl Instance {
     ) -> Result<Answer, CallError> {
         let _listed = self.list_caller(caller);
         tokio::select! {
-            result = upstream.call(&*self.process, parts, body) => result.map(Answer::Response),
+            result = upstream.call(&*self.process, parts, body) => result.map(Box::new).map(Answer::Response),
             () = self.killed.cancelled() => Err(CallError::Gone),
         }
     }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// What a Worker answered.
 #[derive(Debug)]
 pub enum Answer {
-    /// Itself.
-    Response(Response<Body>),
+    /// Itself. Boxed, as it goes through many hands.
+    Response(Box<Response<Body>>),
     /// By naming who shall answer (tail dispatch).
     Handoff(Box<Handoff>),
 }

@@ -222,7 +222,7 @@ impl Connection {
                 response.extensions_mut().insert(tunnel);
             }
         }
-        Ok(Checked { answer: Answer::Response(response), streaming })
+        Ok(Checked { answer: Answer::Response(Box::new(response)), streaming })
     }
 
     fn handoff(
