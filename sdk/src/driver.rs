@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -20,10 +19,6 @@ use cloister_ipc::{PROTOCOL, codec};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::Request;
-use rustix::net::SendFlags;
-use tokio::io::AsyncWrite;
-use tokio::net::UnixStream;
-use tokio_util::io::poll_read_buf;
 
 use crate::answer::{answer, chain};
 use crate::body::Body;
@@ -32,6 +27,7 @@ use crate::handler::{Call, Handler};
 use crate::incoming;
 use crate::invocation::{Facts, Invocation};
 use crate::link::{Fetched, Link, OUTPUT_BYTES};
+use crate::stream::{self, Stream};
 use crate::task::{Ended, Panicked, Place, Stage, Task, guarded};
 
 /// Output buffers larger than this are given back once they are written.
@@ -42,7 +38,7 @@ pub(crate) struct Driver<H: Handler> {
     pub(crate) link: Arc<Link>,
     start: Arc<Start>,
     handler: H,
-    stream: UnixStream,
+    stream: Stream,
     reader: FrameReader,
     tasks: FuturesUnordered<Task<H::Future>>,
     /// An empty box for the next handler.
@@ -56,19 +52,17 @@ pub(crate) struct Driver<H: Handler> {
 
 /// Says hello at once and not with the first answers: a handler that ends the process is then not
 /// taken for a Worker that did not start.
-fn greet(link: &Link, stream: &UnixStream) {
+fn greet(link: &Link, stream: &Stream) {
     let hello = FromWorker::Hello { protocol: PROTOCOL };
     let mut record = Vec::new();
-    let sent = frame::append(&hello, &[], &mut record).is_ok()
-        && rustix::net::send(stream, &record, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
-            .is_ok_and(|sent| sent == record.len());
-    if !sent {
+    let encoded = frame::append(&hello, &[], &mut record).is_ok();
+    if !encoded || !stream::say(stream, &record) {
         link.tell(&hello);
     }
 }
 
 impl<H: Handler> Driver<H> {
-    pub(crate) fn new(link: Arc<Link>, start: Arc<Start>, handler: H, stream: UnixStream) -> Self {
+    pub(crate) fn new(link: Arc<Link>, start: Arc<Start>, handler: H, stream: Stream) -> Self {
         greet(&link, &stream);
         Self {
             link,
@@ -105,8 +99,8 @@ impl<H: Handler> Driver<H> {
                 }
                 Poll::Pending => false,
             };
-            // What was not read for want of room is not told of again.
-            if (flushed && !has_room) || !self.link.leave() {
+            // What was not read for want of room is not told of again, nor what came while it was not watched.
+            if (flushed && !has_room) || self.stream.has_turned() || !self.link.leave() {
                 continue;
             }
             if flushed && self.draining && self.tasks.is_empty() && self.link.open_requests() == 0 {
@@ -140,7 +134,7 @@ impl<H: Handler> Driver<H> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<Poll<Read>, Error> {
-        match poll_read_buf(Pin::new(&mut self.stream), cx, self.reader.space()) {
+        match self.stream.poll_read(cx, self.reader.space()) {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(Ok(0)) => return Ok(Poll::Ready(Read::End)),
             Poll::Ready(Ok(_)) => {}
@@ -275,11 +269,11 @@ impl<H: Handler> Driver<H> {
                     self.output = Vec::new();
                 }
                 if !self.link.take_output(&mut self.output) {
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(self.stream.written());
                 }
                 continue;
             }
-            let polled = Pin::new(&mut self.stream).poll_write(cx, rest);
+            let polled = self.stream.poll_write(cx, rest);
             if polled.is_pending() {
                 self.link.set_unwritten(rest.len());
             }

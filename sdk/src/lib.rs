@@ -68,6 +68,7 @@ mod incoming;
 mod invocation;
 mod link;
 mod process;
+mod stream;
 mod task;
 mod upgrade;
 

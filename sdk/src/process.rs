@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 use cloister_ipc::PROTOCOL;
 use cloister_ipc::control::{Control, Start};
 
-use crate::body::stream;
 use crate::control::ControlSocket;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::link::Link;
+use crate::stream::Stream;
 
 /// Serves until the supervisor is gone, or has shut every connection down.
 pub(crate) async fn run<H: Handler>(control: OwnedFd, handler: H) -> Result<(), Error> {
@@ -68,7 +68,7 @@ impl<H: Handler> Process<H> {
                 if self.drivers.iter().any(|driver| driver.link.id == id) {
                     return Err(Error::Order("a connection number was used twice"));
                 }
-                let stream = stream(descriptor).map_err(Error::io("watch a message stream"))?;
+                let stream = Stream::new(descriptor).map_err(Error::io("watch a message stream"))?;
                 let link = Arc::new(Link::new(id));
                 self.drivers.push(Driver::new(link, self.start.clone(), self.handler.clone(), stream));
                 Ok(())

@@ -64,6 +64,12 @@ impl Body {
         Self(Inner::Boxed(body.map_err(Into::into).boxed_unsync()))
     }
 
+    /// True when it is all here already (empty counts).
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        matches!(self.0, Inner::Empty | Inner::Full(_))
+    }
+
     /// The whole body, when it is all here already (empty counts); takes it.
     pub fn take_full(&mut self) -> Option<Bytes> {
         match std::mem::take(&mut self.0) {

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod body;
 pub mod cli;
+mod client;
 pub mod config;
 pub mod dispatch;
 pub mod doctor;

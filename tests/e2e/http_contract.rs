@@ -157,6 +157,8 @@ async fn what_is_no_http_becomes_a_clear_failure() {
     let http = platform.http();
     http.get("http://a.test/").await.expect(200);
     http.get("http://a.test/garbage").await.expect_failure(502, 1053);
+    http.get("http://a.test/interim").await.expect_failure(502, 1053);
+    http.get("http://a.test/").await.expect(200);
     http.get("http://a.test/exit").await.expect_failure(500, 1101);
     http.get("http://a.test/").await.expect(200);
     http.get("http://a.test/abort").await.expect_failure(500, 1101);

@@ -5,23 +5,19 @@
 //! body was sent to the Worker already, so it is kept meanwhile, up to [`KEPT_BYTES`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use cloister_ipc::worker::{DispatchOptions, Target};
 use http::Response;
 use http_body::Body as _;
-use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::body::{Body, BodyError};
+use super::gather::{Gathered, Missing, gather};
+use crate::body::Body;
 use crate::registry::{Binding, Contract, Deployed};
 
 /// Longest body kept to be sent again, in bytes.
 const KEPT_BYTES: u64 = 1 << 20;
-
-/// Longest wait for a body that is to be kept.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 const DISPATCH: &str = "cloister-dispatch";
 const LIMITS: &str = "cloister-dispatch-limits";
@@ -55,33 +51,18 @@ pub(super) fn may_hand_on(deployed: &Deployed) -> bool {
     deployed.contract == Contract::Http && bindings(deployed).next().is_some()
 }
 
-/// What is kept of all requests together, in KiB.
-pub(super) fn budget() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(256 << 10))
-}
-
-/// Keeps a copy of the body of a request to a Worker that [`may_hand_on`], within the `budget`. It is waited for
-/// here, before any limit of the Worker holds, so not for long.
-pub(super) async fn keep(mut body: Body, budget: &Arc<Semaphore>) -> (Body, Replay) {
+/// Keeps a copy of the body of a request to a Worker that [`may_hand_on`], within the `budget`.
+pub(super) async fn keep(mut body: Body, budget: &Arc<Semaphore>) -> Result<(Body, Replay), Missing> {
     if let Some(bytes) = body.take_full() {
         let whole = Body::full(bytes.clone());
         let fits = bytes.len() as u64 <= KEPT_BYTES;
-        return (whole, if fits { Replay::Kept { bytes, _share: None } } else { Replay::TooLong });
+        return Ok((whole, if fits { Replay::Kept { bytes, _share: None } } else { Replay::TooLong }));
     }
-    let Some(upper) = body.size_hint().upper().filter(|upper| *upper <= KEPT_BYTES) else {
-        return (body, Replay::TooLong);
-    };
-    let share = u32::try_from(upper / 1024 + 1).unwrap_or(u32::MAX);
-    let Ok(share) = Arc::clone(budget).try_acquire_many_owned(share) else { return (body, Replay::TooLong) };
-    match tokio::time::timeout(PATIENCE, body.collect()).await {
-        Ok(Ok(collected)) => {
-            let bytes = collected.to_bytes();
-            (Body::full(bytes.clone()), Replay::Kept { bytes, _share: Some(share) })
-        }
-        // The client broke off: the Worker's call will find no body and no client.
-        Ok(Err(error)) => (Body::boxed(Broken(Some(error))), Replay::TooLong),
-        Err(_) => (Body::boxed(Broken(Some(BodyError::Silent(PATIENCE)))), Replay::TooLong),
+    if body.size_hint().upper().is_none_or(|upper| upper > KEPT_BYTES) {
+        return Ok((body, Replay::TooLong));
     }
+    let Gathered { bytes, share } = gather(body, budget).await?;
+    Ok((Body::full(bytes.clone()), Replay::Kept { bytes, _share: share }))
 }
 
 /// Whom the response hands the request on to; an error when it says so in a wrong way.
@@ -130,30 +111,18 @@ fn limits(text: &str) -> Result<DispatchOptions, String> {
     Ok(options)
 }
 
-/// A body that is nothing but its error.
-struct Broken(Option<crate::body::BodyError>);
-
-impl http_body::Body for Broken {
-    type Data = Bytes;
-    type Error = crate::body::BodyError;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        std::task::Poll::Ready(self.0.take().map(Err))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
     #[tokio::test]
     async fn a_body_that_is_too_long_to_be_kept_is_passed_on_whole() {
         for length in [0, 10, KEPT_BYTES, KEPT_BYTES + 1] {
             let length = usize::try_from(length).unwrap();
-            let (body, replay) = keep(Body::full(vec![b'x'; length]), &budget()).await;
+            let (body, replay) =
+                keep(Body::full(vec![b'x'; length]), &super::super::gather::budget()).await.unwrap();
             assert_eq!(body.collect().await.unwrap().to_bytes().len(), length);
             assert_eq!(matches!(replay, Replay::TooLong), length as u64 > KEPT_BYTES);
         }

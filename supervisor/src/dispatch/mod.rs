@@ -4,6 +4,7 @@ mod bindings;
 mod body;
 mod cut;
 mod explain;
+mod gather;
 mod headers;
 mod hop;
 mod http_handoff;
@@ -78,7 +79,8 @@ pub struct Dispatcher {
     routes: ArcSwap<Routes>,
     ceilings: Limits,
     timing: bool,
-    kept: Arc<Semaphore>,
+    /// What is held of bodies that are waited for.
+    gathered: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Dispatcher {
@@ -101,7 +103,7 @@ impl Dispatcher {
             routes: ArcSwap::from_pointee(Routes::new(parts.routing)),
             ceilings: parts.ceilings,
             timing: parts.timing,
-            kept: http_handoff::budget(),
+            gathered: gather::budget(),
         });
         let proxy: Weak<dyn crate::pool::ProxyServer> = Arc::downgrade(&dispatcher) as _;
         dispatcher.pool.set_proxy(proxy);

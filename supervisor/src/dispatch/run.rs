@@ -10,12 +10,13 @@ use http_body::Body as _;
 
 use super::body::{Accounted, Limited};
 use super::explain::explain;
+use super::gather::{self, Missing};
 use super::headers::{asks_to_switch, strip_request, strip_response};
 use super::{DEPTH, Dispatcher, Hop, Invocation, Refusal, http_handoff};
 use crate::body::Body;
 use crate::outcome::{Failure, Outcome};
 use crate::pool::Lease;
-use crate::registry::{Deployed, WorkerId};
+use crate::registry::{Contract, Deployed, WorkerId};
 use crate::telemetry::{self, Detail, Event};
 use crate::worker::{Answer, CallError, Handoff, Tunnel};
 
@@ -101,9 +102,29 @@ impl Dispatcher {
             return Err(failure.into());
         }
         // Boxed, here and below, is what few requests need: it would make all their futures larger.
-        let (mut body, replay) = match http_handoff::may_hand_on(deployed) {
-            true => Box::pin(http_handoff::keep(body, &self.kept)).await,
-            false => (body, http_handoff::Replay::Never),
+        let mut share = None;
+        let ready = match deployed.contract {
+            Contract::Http if http_handoff::may_hand_on(deployed) => {
+                Box::pin(http_handoff::keep(body, &self.gathered)).await
+            }
+            Contract::Ipc if gather::is_awaited(&body) => {
+                Box::pin(gather::gather(body, &self.gathered)).await.map(|gathered| {
+                    share = gathered.share;
+                    (Body::full(gathered.bytes), http_handoff::Replay::Never)
+                })
+            }
+            _ => Ok((body, http_handoff::Replay::Never)),
+        };
+        let (mut body, replay) = match ready {
+            Ok(ready) => ready,
+            // Its call tells why.
+            Err(Missing::Broken(error)) => (error, http_handoff::Replay::TooLong),
+            Err(Missing::NoRoom) => {
+                let reason = "too much is held of request bodies that are not whole yet".to_owned();
+                let failure = Failure::LoadShed;
+                self.refuse(&hop, &deployed.id, Some(deployed), Outcome::LoadShed, failure, reason);
+                return Err(Refusal { failure, retry_after: Some(1) });
+            }
         };
         for _ in 0..TRIES {
             let acquired = match self.pool.acquire_now(deployed) {

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use cloister_policies::egress::{Host, Scheme};
 use futures_util::FutureExt as _;
-use hyper::client::conn::http1::SendRequest;
 
-use crate::body::Body;
+use crate::client::Sender;
 use crate::registry::WorkerId;
 
 /// Which requests may share a connection: those of one version of one Worker to one server at one
@@ -39,14 +38,14 @@ pub(super) struct Idle(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    by_key: HashMap<Key, Vec<(Instant, SendRequest<Body>)>>,
+    by_key: HashMap<Key, Vec<(Instant, Sender)>>,
     count: usize,
     swept: Option<Instant>,
 }
 
 impl Idle {
     /// A connection that is ready, if there is one.
-    pub(super) fn take(&self, key: &Key) -> Option<SendRequest<Body>> {
+    pub(super) fn take(&self, key: &Key) -> Option<Sender> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = &mut *waiting;
         let list = waiting.by_key.get_mut(key)?;
@@ -66,7 +65,7 @@ impl Idle {
     }
 
     /// Keeps a connection whose response is over.
-    pub(super) fn put(&self, key: Key, sender: SendRequest<Body>) {
+    pub(super) fn put(&self, key: Key, sender: Sender) {
         if sender.is_closed() {
             return;
         }

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::idle::{Idle, Key};
 use super::journal::Entry;
 use crate::body::{Body, BodyError};
+use crate::client::Sender;
 
 /// Gives a connection back once its response is over.
 #[derive(Debug)]
 pub(super) struct Return {
     pub(super) idle: Arc<Idle>,
     pub(super) key: Key,
-    pub(super) sender: SendRequest<Body>,
+    pub(super) sender: Sender,
 }
 
 /// A response's body.

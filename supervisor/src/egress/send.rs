@@ -8,8 +8,6 @@ use cloister_policies::address;
 use cloister_policies::egress::{Host, Policy, Target, Verdict};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use super::idle::Key;
@@ -17,9 +15,8 @@ use super::journal::Entry;
 use super::metered::Return;
 use super::{Caller, Egress, EgressError};
 use crate::body::Body;
+use crate::client::{self, describe};
 
-/// Longest head of a response, bytes.
-const HEAD_BYTES: usize = 64 << 10;
 /// Most header fields of a response.
 const HEAD_FIELDS: usize = 128;
 
@@ -105,20 +102,13 @@ impl Egress {
         let connected = self.dialer.connect(target.scheme, &target.host, &addresses, target.port).await;
         let (stream, address) = connected.map_err(failed)?;
         entry.address(address);
-        let mut builder = http1::Builder::new();
-        builder.max_headers(HEAD_FIELDS).max_header_size(HEAD_BYTES);
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection): (SendRequest<Body>, _) =
-            handshake.map_err(|error| failed(describe(&error)))?;
-        tokio::spawn(async move {
-            // Its failure is the request's failure, told there.
-            let _ = connection.with_upgrades().await;
-        });
-        match timeout(self.response_timeout, sender.send_request(req)).await {
+        let mut sender =
+            client::handshake(stream, HEAD_FIELDS).await.map_err(|error| failed(describe(&error)))?;
+        match timeout(self.response_timeout, sender.try_send_request(req)).await {
             Ok(Ok(response)) => {
                 Ok(received(response, Return { idle: self.idle.clone(), key: key(address), sender }))
             }
-            Ok(Err(error)) => Err(failed(describe(&error))),
+            Ok(Err(error)) => Err(failed(describe(&error.into_error()))),
             Err(_) => Err(failed("no response in time".into())),
         }
     }
@@ -185,15 +175,4 @@ pub(super) fn address_absolutely(
     let uri = format!("{}://{}{rest}", target.scheme, target.authority());
     *req.uri_mut() = Uri::try_from(uri).map_err(|_| EgressError::Invalid("its URI cannot be sent".into()))?;
     Ok(())
-}
-
-/// An error with its causes: hyper's own words alone say little.
-fn describe(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -127,6 +127,59 @@ async fn a_client_that_goes_away_cancels() {
     assert_eq!(plane.starter.starts.load(Ordering::Relaxed), 1);
 }
 
+/// A body of so many bytes, none of which ever comes.
+struct Promised(u64);
+
+impl http_body::Body for Promised {
+    type Data = bytes::Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<bytes::Bytes>, BodyError>>> {
+        std::task::Poll::Pending
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.0)
+    }
+}
+
+/// What crosses with the end of a request that its client gave up is no fault of the Worker.
+#[tokio::test]
+async fn clients_that_go_away_are_not_held_against_the_worker() {
+    let plane = Plane::new();
+    plane.sdk(worker("reads"), |request, _, _| async move {
+        let path = request.uri().path().to_owned();
+        request.into_body().collect().await?;
+        Ok(Response::new(path.into()))
+    });
+    for _ in 0..100 {
+        let gone = (0..100).map(|_| {
+            let request = Request::post("http://a/").body(Body::boxed(Promised(1 << 20))).unwrap();
+            tokio::time::timeout(Duration::from_millis(3), plane.ask("reads", request))
+        });
+        assert!(futures_util::future::join_all(gone).await.iter().all(Result::is_err));
+    }
+    assert_eq!(text(plane.ask("reads", get("http://a/fine")).await.unwrap()).await, "/fine");
+    assert_eq!(plane.starter.starts.load(Ordering::Relaxed), 1);
+}
+
+/// A small body is waited for without a place in the process.
+#[tokio::test]
+async fn bodies_that_never_come_hold_no_place() {
+    let plane = Plane::new();
+    let busy = cloister_supervisor::registry::Deployed { concurrency: 2, ..worker("small") };
+    plane.sdk(busy, |_, _, _| async move { Ok(Response::new("fine".into())) });
+    let promise = || Request::post("http://a/").body(Body::boxed(Promised(100))).unwrap();
+    let promised = (0..50).map(|_| plane.ask("small", promise()));
+    let mut promised = std::pin::pin!(futures_util::future::join_all(promised));
+    assert!(futures_util::poll!(promised.as_mut()).is_pending());
+    assert_eq!(text(plane.ask("small", get("http://a/")).await.unwrap()).await, "fine");
+    assert!(futures_util::poll!(promised.as_mut()).is_pending());
+}
+
 #[tokio::test]
 async fn an_exception_is_recorded_and_told_without_its_text() {
     let plane = Plane::new();

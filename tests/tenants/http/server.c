@@ -19,6 +19,7 @@
  * /garbage        answers with bytes that are no HTTP
  * /half           promises 1000 bytes, sends 10, closes
  * /hang           never answers
+ * /interim        answers with interim answers (1xx) for ever
  * /hand/NAME      hands the request on: response header cloister-dispatch: NAME
  * /proxy?URL      fetches http://... through $http_proxy, passes on status line and body as text
  * /after?URL      answers, and only then fetches URL through $http_proxy
@@ -262,6 +263,12 @@ static int one(struct reader *r) {
     if (!strcmp(path, "/abort")) abort();
     if (!strcmp(path, "/garbage")) { say(fd, "this is not HTTP at all\r\n\r\n"); return 0; }
     if (!strcmp(path, "/half")) { say(fd, "HTTP/1.1 200 X\r\ncontent-length: 1000\r\n\r\n0123456789"); return 0; }
+    if (!strcmp(path, "/interim")) {
+        static char interim[17 * 4096];
+        for (size_t i = 0; i < sizeof interim; i += 17) memcpy(interim + i, "HTTP/1.1 100 \r\n\r\n", 17);
+        while (all(fd, interim, sizeof interim)) {}
+        return 0;
+    }
     if (!strcmp(path, "/hang")) for (;;) pause();
     if (!strncmp(path, "/hand/", 6)) { snprintf(small, sizeof small, "cloister-dispatch: %s\r\n", rest); return answer(fd, 200, small, "", 0); }
     if (!strncmp(path, "/proxy?", 7)) {

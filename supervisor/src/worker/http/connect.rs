@@ -5,21 +5,14 @@ use std::net::{SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
 use tokio::net::TcpStream;
 
-use crate::body::Body;
 use crate::pool::Process;
 
 /// First and longest wait between two tries.
 const FIRST: Duration = Duration::from_micros(50);
 const LONGEST: Duration = Duration::from_millis(20);
-
-/// Longest header of an answer, in bytes, and most fields in it.
-const HEADER_BYTES: usize = 64 * 1024;
-const HEADER_FIELDS: usize = 256;
 
 /// Connects, trying again while the port is closed.
 pub(super) async fn persist(process: &dyn Process, address: SocketAddr) -> io::Result<TcpStream> {
@@ -65,16 +58,4 @@ async fn attempt(socket: OwnedFd, address: SocketAddr) -> io::Result<Result<TcpS
     }
     stream.set_nodelay(true)?;
     Ok(Ok(stream))
-}
-
-/// Starts HTTP/1.1 on a connection.
-pub(super) async fn handshake(stream: TcpStream) -> Result<SendRequest<Body>, hyper::Error> {
-    let mut builder = Builder::new();
-    builder.max_headers(HEADER_FIELDS).max_buf_size(HEADER_BYTES);
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        // What fails here fails the request as well.
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(sender)
 }

@@ -11,14 +11,17 @@ use std::time::Duration;
 use ::http::request::Parts;
 use ::http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use http_body::Body as _;
-use hyper::client::conn::http1::SendRequest;
 
 use crate::body::Body;
+use crate::client::{self, Sender};
 use crate::pool::Process;
 use crate::runtime::shard;
 use crate::worker::ipc::is_gone;
 use crate::worker::{CallError, Tunnel};
 use pooled::{Home, Returning};
+
+/// Most header fields of an answer.
+const HEADER_FIELDS: usize = 256;
 
 /// Most idle connections kept of one process by one shard.
 const IDLE: usize = 64;
@@ -59,7 +62,7 @@ impl Upstream {
             Ok(Err(error)) => return Err(format!("no socket to reach it: {error}")),
             Err(_) => return Err(format!("did not listen on port {} within {limit:?}", self.address.port())),
         };
-        let sender = connect::handshake(stream).await.map_err(|error| error.to_string())?;
+        let sender = client::handshake(stream, HEADER_FIELDS).await.map_err(|error| error.to_string())?;
         self.give(sender);
         Ok(())
     }
@@ -119,7 +122,7 @@ impl Upstream {
                 return Err(broke.unwrap_or(other));
             }
         };
-        let Ok(sender) = connect::handshake(stream).await else {
+        let Ok(sender) = client::handshake(stream, HEADER_FIELDS).await else {
             return Err(broke.unwrap_or(CallError::Unsent(body)));
         };
         match self.send(sender, parts, body).await {
@@ -128,22 +131,17 @@ impl Upstream {
         }
     }
 
-    async fn send(
-        &self,
-        mut sender: SendRequest<Body>,
-        parts: &Parts,
-        body: Body,
-    ) -> Result<Response<Body>, Failed> {
+    async fn send(&self, mut sender: Sender, parts: &Parts, body: Body) -> Result<Response<Body>, Failed> {
         let mut response = match sender.try_send_request(outgoing(parts, body)).await {
             Ok(response) => response,
             Err(mut error) => {
                 let unsent = error.take_message().map(Request::into_body);
                 let error = error.into_error();
-                let broken = error.is_incomplete_message() || error.is_closed() || is_io(&error);
+                let broken = client::is_broken(&error);
                 let text = if broken {
                     "it closed the connection before its answer was whole".to_owned()
                 } else {
-                    error.to_string()
+                    client::describe(&error)
                 };
                 return Err(Failed { unsent, broken, error: CallError::BadResponse(text) });
             }
@@ -170,13 +168,13 @@ impl Upstream {
         self.idle.get(shard() % self.idle.len().max(1))
     }
 
-    fn give(&self, sender: SendRequest<Body>) {
+    fn give(&self, sender: Sender) {
         if let Some(home) = self.home() {
             home.give(sender);
         }
     }
 
-    async fn take(&self) -> Option<SendRequest<Body>> {
+    async fn take(&self) -> Option<Sender> {
         let home = self.home()?;
         while let Some(mut sender) = home.take() {
             // One that is still not ready has the body of a request to write, which its answer did not wait for.
@@ -192,10 +190,6 @@ struct Failed {
     unsent: Option<Body>,
     broken: bool,
     error: CallError,
-}
-
-fn is_io(error: &hyper::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
 }
 
 /// The request as it goes to the Worker: origin form, HTTP/1.1, a `Host`.
@@ -223,9 +217,9 @@ fn outgoing(parts: &Parts, body: Body) -> Request<Body> {
 }
 
 /// Connections that wait for a request; a list a shard, so its lock is never contended.
-type Idle = Mutex<Vec<SendRequest<Body>>>;
+type Idle = Mutex<Vec<Sender>>;
 
-fn lock(idle: &Idle) -> std::sync::MutexGuard<'_, Vec<SendRequest<Body>>> {
+fn lock(idle: &Idle) -> std::sync::MutexGuard<'_, Vec<Sender>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -7,24 +7,24 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 
 use super::{IDLE, Idle, lock};
-use crate::body::{Body, BodyError};
+use crate::body::BodyError;
+use crate::client::Sender;
 
 /// Where idle connections of one process and shard wait.
 #[derive(Clone, Default)]
 pub(super) struct Home(Arc<Idle>);
 
 impl Home {
-    pub(super) fn give(&self, sender: SendRequest<Body>) {
+    pub(super) fn give(&self, sender: Sender) {
         let mut idle = lock(&self.0);
         if idle.len() < IDLE && !sender.is_closed() {
             idle.push(sender);
         }
     }
 
-    pub(super) fn take(&self) -> Option<SendRequest<Body>> {
+    pub(super) fn take(&self) -> Option<Sender> {
         lock(&self.0).pop()
     }
 }
@@ -32,11 +32,11 @@ impl Home {
 /// A body whose connection is used again when it ends; dropped earlier, the connection closes.
 pub(super) struct Returning {
     incoming: Incoming,
-    connection: Option<(SendRequest<Body>, Home)>,
+    connection: Option<(Sender, Home)>,
 }
 
 impl Returning {
-    pub(super) fn new(incoming: Incoming, sender: SendRequest<Body>, home: Home) -> Self {
+    pub(super) fn new(incoming: Incoming, sender: Sender, home: Home) -> Self {
         Self { incoming, connection: Some((sender, home)) }
     }
 

@@ -95,7 +95,7 @@ impl Connection {
         if self.control.send(&record, theirs).map_err(lacking)? {
             self.wake_writer();
         }
-        Ok(ours)
+        UnixStream::from_std(ours).map_err(lacking)
     }
 
     /// The Worker wants to read a held body.

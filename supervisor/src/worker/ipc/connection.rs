@@ -8,13 +8,12 @@ use std::time::Duration;
 use cloister_ipc::control::{ConnectionId, Control as Record};
 use cloister_ipc::frame::FrameReader;
 use cloister_ipc::worker::{FromWorker, RequestId, ToWorker};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::control::{Control, pair};
 use super::state::{State, Trash, Violation};
+use super::stream::Stream;
 use super::{HIGH_WATER, STALL_SECONDS};
 use crate::worker::CallError;
 
@@ -37,7 +36,7 @@ pub enum End {
 pub struct Connection {
     pub(super) id: ConnectionId,
     pub(super) control: Control,
-    writer: OwnedWriteHalf,
+    stream: Stream,
     state: Mutex<State>,
     unblock: Notify,
     drained: Notify,
@@ -65,12 +64,12 @@ impl Connection {
     ) -> io::Result<Arc<Self>> {
         let control = Control::new(control)?;
         let (ours, theirs) = pair()?;
-        let (reader, writer) = ours.into_split();
+        let stream = Stream::new(ours)?;
         let kept = control.send(&Record::Connection { id }, theirs)?;
         let connection = Arc::new(Self {
             id,
             control,
-            writer,
+            stream,
             state: Mutex::default(),
             unblock: Notify::new(),
             drained: Notify::new(),
@@ -81,7 +80,7 @@ impl Connection {
         if kept {
             connection.unblock.notify_one();
         }
-        let reading = tokio::spawn(Arc::clone(&connection).read(reader));
+        let reading = tokio::spawn(Arc::clone(&connection).read());
         let writing = tokio::spawn(Arc::clone(&connection).write());
         let _ = connection.tasks.set([reading.abort_handle(), writing.abort_handle()]);
         Ok(connection)
@@ -169,7 +168,7 @@ impl Connection {
         }
         while state.out.waiting() > 0 {
             let waiting = state.out.bytes.get(state.out.sent..).unwrap_or_default();
-            match self.writer.try_write(waiting) {
+            match self.stream.try_write(waiting) {
                 Ok(count) => state.out.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     state.out.blocked = true;
@@ -233,10 +232,10 @@ impl Connection {
         }
     }
 
-    async fn read(self: Arc<Self>, mut half: OwnedReadHalf) {
+    async fn read(self: Arc<Self>) {
         let mut frames = FrameReader::new();
         let violation = loop {
-            match half.read_buf(frames.space()).await {
+            match self.stream.read(frames.space()).await {
                 Ok(0) if frames.is_empty() => break None,
                 Ok(0) => break Some(Violation::new("ended its stream inside a message")),
                 Ok(_) => {}
@@ -269,7 +268,7 @@ impl Connection {
             let stall = Duration::from_secs(STALL_SECONDS);
             let written = tokio::time::timeout(stall, async {
                 self.control.drain().await?;
-                self.writer.writable().await
+                self.stream.room().await
             });
             match written.await {
                 Ok(Ok(())) => {

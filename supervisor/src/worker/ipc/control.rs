@@ -100,10 +100,10 @@ pub fn is_gone(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// What the kernel says.
-pub(super) fn pair() -> io::Result<(tokio::net::UnixStream, OwnedFd)> {
+pub(super) fn pair() -> io::Result<(StdStream, OwnedFd)> {
     let (ours, theirs) = StdStream::pair()?;
     ours.set_nonblocking(true)?;
-    Ok((tokio::net::UnixStream::from_std(ours)?, theirs.into()))
+    Ok((ours, theirs.into()))
 }
 
 /// The first record for a Worker of this version.

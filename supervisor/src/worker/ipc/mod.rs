@@ -10,6 +10,7 @@ pub mod flush;
 mod receive;
 mod send;
 mod state;
+mod stream;
 
 pub use connection::{Connection, End};
 pub use control::{Control, is_gone, start_record};
