@@ -9,7 +9,9 @@ use http::{Request, Response};
 use super::headers::strip_request;
 use super::{Dispatcher, Hop, Invocation, Refusal};
 use crate::body::Body;
-use crate::egress::{BindingTarget, Bindings, Caller as EgressCaller, OutboundCall, OutboundInvoker};
+use crate::egress::{
+    BindingTarget, Bindings, Caller as EgressCaller, EgressError, OutboundCall, OutboundInvoker,
+};
 use crate::limits::Limits;
 use crate::outcome::{Failure, Outcome};
 use crate::pool::{BACKGROUND, Instance, ProxyServer};
@@ -137,9 +139,21 @@ impl Dispatcher {
     ) -> Result<Response<Body>, FetchError> {
         if matches!(target, Target::Egress) {
             let caller = invocation.egress_caller();
-            return self.egress.fetch(&caller, request).await.map_err(FetchError::from);
+            let error = match self.egress.fetch(&caller, request).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let judged = !matches!(error, EgressError::Invalid(_) | EgressError::Subrequests(_));
+            self.egress.pace(&caller.worker, judged).await;
+            return Err(error.into());
         }
-        let (hop, worker) = self.resolve(invocation, target)?;
+        let (hop, worker) = match self.resolve(invocation, target) {
+            Ok(next) => next,
+            Err(error) => {
+                self.egress.pace(&invocation.instance.deployed.id, false).await;
+                return Err(error);
+            }
+        };
         self.serve(hop, worker, prepare(request)).await.map_err(|refusal| {
             invocation.callee_failed(refusal.failure);
             refused(refusal)

@@ -16,6 +16,7 @@ use super::fetch::{RESERVED, is_reserved};
 use super::headers::{MARK, strip_hop_by_hop, wants_websocket};
 use super::{BindingTarget, Bindings, Caller, Egress, EgressError};
 use crate::body::Body;
+use crate::registry::WorkerId;
 use crate::worker::Tunnel;
 
 /// Longest head of a request, bytes.
@@ -67,6 +68,18 @@ impl Egress {
         }
     }
 
+    /// Lets a Worker whose requests come to nothing wait, when there are many: they cost others' time, and it
+    /// nothing. `judged` ones are counted already.
+    pub(crate) async fn pace(&self, worker: &WorkerId, judged: bool) {
+        let (worker, now) = (worker.to_string(), Instant::now());
+        if !judged {
+            let _ = self.journal.takes_refusal(&worker, now);
+        }
+        if let Some(pause) = self.journal.pause(&worker, now) {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     async fn proxied(
         self: Arc<Self>,
         caller: &Caller,
@@ -83,14 +96,11 @@ impl Egress {
             Ok(response) => return response,
             Err(error) => error,
         };
-        let (worker, now) = (caller.worker.to_string(), Instant::now());
-        if matches!(error, EgressError::Invalid(_)) {
-            // Not judged, so not counted yet.
-            let _ = self.journal.takes_refusal(&worker, now);
-        }
-        if let Some(pause) = self.journal.pause(&worker, now) {
-            tokio::time::sleep(pause).await;
-        }
+        let judged = !matches!(
+            error,
+            EgressError::Invalid(_) | EgressError::Outbound { .. } | EgressError::Subrequests(_)
+        );
+        self.pace(&caller.worker, judged).await;
         let mut response = refusal(&error);
         if tunnel {
             // Simple clients read to the end of the connection when they get no tunnel.

@@ -180,6 +180,22 @@ async fn bodies_that_never_come_hold_no_place() {
     assert!(futures_util::poll!(promised.as_mut()).is_pending());
 }
 
+/// Requests that come to nothing cost others' time: after a hundred in a second they wait for the next one.
+#[tokio::test]
+async fn fetches_that_are_refused_wait_when_there_are_many() {
+    let plane = Plane::new();
+    plane.sdk(worker("asks"), |_, _, _| async move {
+        for _ in 0..101 {
+            let request = Request::get("http://refused.test/").body(WorkerBody::empty())?;
+            assert!(cloister::fetch(request).await.is_err());
+        }
+        Ok(Response::new("refused".into()))
+    });
+    let begin = std::time::Instant::now();
+    assert_eq!(text(plane.ask("asks", get("http://a/")).await.unwrap()).await, "refused");
+    assert!(begin.elapsed() > Duration::from_millis(900), "{:?}", begin.elapsed());
+}
+
 #[tokio::test]
 async fn an_exception_is_recorded_and_told_without_its_text() {
     let plane = Plane::new();

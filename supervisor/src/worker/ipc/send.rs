@@ -125,7 +125,12 @@ impl Connection {
             waiting: false,
             timer: None,
         };
+        // A Worker with nothing to do begins at once; for one that is busy, messages gather.
+        let idle = state.requests.is_empty();
         state.requests.insert(id, open);
+        if idle {
+            self.write_out(&mut state);
+        }
         Ok((id, receiver))
     }
 
