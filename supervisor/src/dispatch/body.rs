@@ -9,9 +9,19 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::Invocation;
+use super::headers::strip_trailers;
 use crate::body::{Body, BodyError};
 use crate::outcome::{Failure, Outcome};
 use crate::pool::Lease;
+
+/// Trailers are fields as headers are.
+fn clean(frame: &mut Option<Result<Frame<Bytes>, BodyError>>) {
+    if let Some(Ok(frame)) = frame
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        strip_trailers(trailers);
+    }
+}
 
 /// A request body on its way to a Worker.
 pub(super) struct Limited {
@@ -41,7 +51,8 @@ impl HttpBody for Limited {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         self.invocation.awaits_body.store(polled.is_pending(), Ordering::Relaxed);
-        let frame = ready!(polled);
+        let mut frame = ready!(polled);
+        clean(&mut frame);
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
@@ -125,7 +136,8 @@ impl HttpBody for Accounted {
         if let Some(invocation) = &self.invocation {
             invocation.awaits_reader.store(polled.is_ready(), Ordering::Relaxed);
         }
-        let frame = ready!(polled);
+        let mut frame = ready!(polled);
+        clean(&mut frame);
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(data), Some(invocation)) = (frame.data_ref(), &self.invocation) {

@@ -114,6 +114,29 @@ pub fn strip_request(headers: &mut HeaderMap) {
     strip_own(headers);
 }
 
+/// Removes what may be no trailer, since who merges the two would believe it: fields that frame, route or
+/// authenticate a message (RFC 9110, 6.5.1), and those that only the platform may set.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    let forbidden = |name: &HeaderName| {
+        let name = name.as_str().replace('_', "-");
+        let message = matches!(
+            name.as_str(),
+            "host" | "content-length" | "content-encoding" | "content-type" | "content-range" | "trailer"
+        );
+        let identity =
+            matches!(name.as_str(), "authorization" | "cookie" | "set-cookie" | "forwarded" | "x-real-ip");
+        message
+            || identity
+            || name.starts_with("x-forwarded-")
+            || name.starts_with(OWN)
+            || HOP_BY_HOP.iter().any(|hop_by_hop| hop_by_hop == name.as_str())
+    };
+    let forbidden: Vec<_> = trailers.keys().filter(|name| forbidden(name)).cloned().collect();
+    for name in forbidden {
+        trailers.remove(name);
+    }
+}
+
 /// Whether a request asks to switch to WebSocket.
 pub(super) fn asks_to_switch(headers: &HeaderMap) -> bool {
     let mut protocols = headers.get_all(UPGRADE).iter();
@@ -178,6 +201,22 @@ mod tests {
         strip_request(&mut headers);
         strip_lookalikes(&mut headers, |name| name == "x-real-ip");
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x_fine"]);
+    }
+
+    #[test]
+    fn trailers_say_nothing_of_the_message_or_its_sender() {
+        let mut trailers = HeaderMap::new();
+        for name in
+            ["cloister-ray", "cloister_ray", "host", "te", "x-forwarded-for", "x_real_ip", "authorization"]
+        {
+            trailers.insert(name, HeaderValue::from_static("1"));
+        }
+        for name in ["grpc-status", "x-checksum", "server-timing"] {
+            trailers.insert(name, HeaderValue::from_static("1"));
+        }
+        strip_trailers(&mut trailers);
+        let left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["grpc-status", "x-checksum", "server-timing"]);
     }
 
     #[test]

@@ -46,9 +46,46 @@ impl Backoff {
     }
 }
 
+/// Starts of one Worker within a second: one that answers and ends, over and over, is started no faster, as
+/// every start costs the launcher, and all others, a little.
+#[derive(Debug, Default)]
+pub(super) struct Starts {
+    since: Option<Instant>,
+    taken: u32,
+}
+
+/// Starts of one Worker in a second.
+const STARTS_A_SECOND: u32 = 100;
+
+impl Starts {
+    /// Takes a start; how long it has to wait.
+    pub(super) fn take(&mut self, now: Instant) -> Duration {
+        const SECOND: Duration = Duration::from_secs(1);
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= SECOND {
+            (self.since, self.taken) = (Some(now), 0);
+        }
+        self.taken = self.taken.saturating_add(1);
+        match self.taken > STARTS_A_SECOND {
+            true => SECOND.saturating_sub(now.saturating_duration_since(since)),
+            false => Duration::ZERO,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn starts_are_spread_over_seconds() {
+        let (mut starts, now) = (Starts::default(), Instant::now());
+        for _ in 0..STARTS_A_SECOND {
+            assert_eq!(starts.take(now), Duration::ZERO);
+        }
+        assert_eq!(starts.take(now + Duration::from_millis(300)), Duration::from_millis(700));
+        assert_eq!(starts.take(now + Duration::from_secs(1)), Duration::ZERO);
+    }
 
     #[test]
     fn waits_double_up_to_the_longest() {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, Starts};
 use super::{Fate, Instance, Pool, Refused, StartFailed, start};
 use crate::outcome::Failure;
 use crate::registry::Deployed;
@@ -34,6 +34,7 @@ struct State {
     starting: u32,
     waiters: VecDeque<Waiter>,
     backoff: Backoff,
+    starts: Starts,
 }
 
 /// The right to have one more invocation in a process; dropping it gives it back.
@@ -137,7 +138,14 @@ impl Slot {
         let live = u32::try_from(state.instances.len()).unwrap_or(u32::MAX);
         if live.saturating_add(state.starting) < deployed.instances.max(1) {
             state.starting += 1;
-            tokio::spawn(start::run(pool.clone(), Arc::clone(self), deployed));
+            let wait = state.starts.take(Instant::now());
+            let start = start::run(pool.clone(), Arc::clone(self), deployed);
+            tokio::spawn(async move {
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
+                start.await;
+            });
         }
     }
 
