@@ -116,6 +116,7 @@ static int handoff(uint64_t id, const char *binding) {
     u64(id);
     u32(2); // service
     text(binding);
+    u8(1); // a head of its own
     text("GET");
     text("http://x/");
     u64(0);
@@ -245,7 +246,7 @@ static void attack(const char *what, uint64_t id) {
     } else if (IS("id-zero")) {
         respond(0, 200, INLINE, "x");
     } else if (IS("hello-again")) {
-        hello(1);
+        hello(2);
     } else if (IS("status-low")) {
         respond(id, 42, INLINE, "x");
     } else if (IS("status-high")) {
@@ -406,7 +407,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(greeting, "bad-protocol")) hello(999);
         else if (!strcmp(greeting, "garbage-hello")) put("hello world, this is not a frame", 32);
         else if (!strcmp(greeting, "closes")) close(stream);
-        else hello(1);
+        else hello(2);
         for (;;) {
             static unsigned char in[1 << 18];
             uint32_t prefix[2], kind;
