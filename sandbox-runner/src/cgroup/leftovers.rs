@@ -71,8 +71,11 @@ pub(super) fn own_name(proc: BorrowedFd<'_>) -> io::Result<String> {
 
 /// Removes what dead launchers left in `parent`.
 pub(super) fn clean(proc: BorrowedFd<'_>, parent: &OwnedFd) -> io::Result<()> {
+    clean_until(proc, parent, Instant::now() + PATIENCE)
+}
+
+fn clean_until(proc: BorrowedFd<'_>, parent: &OwnedFd, until: Instant) -> io::Result<()> {
     let own = Owner::own(proc)?;
-    let until = Instant::now() + PATIENCE;
     for name in files::subfolders(parent)? {
         let dead = Owner::parse(&name).is_some_and(|owner| owner.is_dead(own, proc));
         // Another launcher that starts now may have been faster.
@@ -88,15 +91,23 @@ pub(super) fn clean(proc: BorrowedFd<'_>, parent: &OwnedFd) -> io::Result<()> {
 /// removed is another user's, and left to him.
 pub(super) fn clean_everywhere(proc: BorrowedFd<'_>) -> io::Result<()> {
     let mut left = FOLDERS;
+    // One patience for all there is, which others may have made.
+    let until = Instant::now() + PATIENCE;
     for top in tops(&files::read(proc, "self/mountinfo")?) {
         if let Ok(top) = files::folder(&top) {
-            search(proc, &top, DEPTH, &mut left)?;
+            search(proc, &top, DEPTH, &mut left, until)?;
         }
     }
     Ok(())
 }
 
-fn search(proc: BorrowedFd<'_>, folder: &OwnedFd, depth: usize, left: &mut usize) -> io::Result<()> {
+fn search(
+    proc: BorrowedFd<'_>,
+    folder: &OwnedFd,
+    depth: usize,
+    left: &mut usize,
+    until: Instant,
+) -> io::Result<()> {
     for name in files::subfolders(folder).unwrap_or_default() {
         if *left == 0 {
             return Ok(());
@@ -105,9 +116,9 @@ fn search(proc: BorrowedFd<'_>, folder: &OwnedFd, depth: usize, left: &mut usize
         // It may have been removed meanwhile.
         let Ok(inner) = files::subfolder(folder, &name) else { continue };
         if name == SHARED {
-            clean(proc, &inner)?;
+            clean_until(proc, &inner, until)?;
         } else if depth > 1 {
-            search(proc, &inner, depth - 1, left)?;
+            search(proc, &inner, depth - 1, left, until)?;
         }
     }
     Ok(())

@@ -25,12 +25,18 @@ struct Inner {
     /// What was looked at and not yet read.
     front: Option<Bytes>,
     body: Body,
+    /// Bytes that may still come before the head of a part ends; `None` within a part.
+    head: Option<usize>,
 }
+
+/// Bytes that may come until the head of a part ends: it, and what was read with it of the part itself. The
+/// parser keeps all of them, and looks through all of them again at each that comes.
+const HEAD_BYTES: usize = 1 << 20;
 
 impl Lent {
     /// Lends a body.
     pub(super) fn new(body: Body) -> Self {
-        Self(Arc::new(Mutex::new(Inner { front: None, body })))
+        Self(Arc::new(Mutex::new(Inner { front: None, body, head: None })))
     }
 
     /// The boundary that a multipart body itself begins with. Cloudflare's own client announces some
@@ -54,8 +60,14 @@ impl Lent {
         boundary
     }
 
+    /// Says whether the head of a part is being read: it is bounded.
+    pub(super) fn reads_head(&self, head: bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).head = head.then_some(HEAD_BYTES);
+    }
+
     /// Reads and drops what is left, at most `limit` bytes.
     pub(super) async fn drain(mut self, limit: u64) {
+        self.reads_head(false);
         let draining = async {
             let mut seen = 0u64;
             while let Some(Ok(frame)) = self.frame().await {
@@ -79,10 +91,17 @@ impl HttpBody for Lent {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match inner.front.take() {
+        if inner.head == Some(0) {
+            return Poll::Ready(Some(Err(axum::Error::new("the head of a part is too long"))));
+        }
+        let polled = match inner.front.take() {
             Some(front) if !front.is_empty() => Poll::Ready(Some(Ok(Frame::data(front)))),
             _ => Pin::new(&mut inner.body).poll_frame(cx),
+        };
+        if let (Some(left), Poll::Ready(Some(Ok(frame)))) = (&mut inner.head, &polled) {
+            *left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

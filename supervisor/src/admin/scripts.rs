@@ -59,7 +59,7 @@ pub(super) async fn put(
     }
     let request = Request::from_parts(head, Body::new(lent.clone()));
     let limit = platform.settings.upload_bytes;
-    let refused = match upload(&platform, id, query, request).await {
+    let refused = match upload(&platform, id, query, &lent, request).await {
         Ok(record) => return Ok(views::success(views::script(&record))),
         Err(error) => error,
     };
@@ -71,6 +71,7 @@ async fn upload(
     platform: &Arc<Platform>,
     id: WorkerId,
     query: Query,
+    lent: &Lent,
     request: Request,
 ) -> Result<WorkerRecord, ApiError> {
     query.done()?;
@@ -90,7 +91,7 @@ async fn upload(
             error.body_text()
         ))
     })?;
-    let upload = upload::receive(platform, body).await?;
+    let upload = upload::receive(platform, lent, body).await?;
     let record = platform.deploy(id, upload).await?;
     tracing::info!(worker = %record.id, version = %record.version.id, "deployed");
     Ok(record)

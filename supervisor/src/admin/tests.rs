@@ -331,6 +331,26 @@ async fn a_refused_upload_changes_nothing() {
     assert_eq!(std::fs::read_dir(machine.folder.path().join("staging")).unwrap().count(), 0);
 }
 
+/// The parser keeps the head of a part whole, and reads all of it again at each byte that comes.
+#[tokio::test]
+async fn the_head_of_a_part_is_bounded() {
+    let machine = Machine::new();
+    machine.call(Method::POST, "/dispatch/namespaces", r#"{"name":"n"}"#).await;
+    let pieces = futures_util::stream::iter((0..4096).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 16 << 10])));
+    let begin = futures_util::stream::iter([Ok(b"--XX\r\nx: ".to_vec())]);
+    let request = Request::put(format!("{BASE}{A}"))
+        .header("content-type", "multipart/form-data; boundary=XX")
+        .body(Body::from_stream(futures_util::StreamExt::chain(begin, pieces)))
+        .unwrap();
+    let (status, body) = machine.raw(request).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{}", String::from_utf8_lossy(&body));
+    let long = "p".repeat(300);
+    for name in [long.as_str(), "pro\u{1}gram"] {
+        let (status, value) = machine.upload(A, json!({ "main_module": name }), &[(name, &program())]).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{value}");
+    }
+}
+
 #[tokio::test]
 async fn secrets_tags_and_settings_change_the_worker() {
     let machine = Machine::new();

@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Multipart;
+use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::{Multipart, Request};
 
 use super::error::ApiError;
+use super::lent::Lent;
 use super::metadata::{self, Metadata};
 use super::platform::Platform;
 use crate::store::Staged;
 
 /// Longest `metadata` part, bytes.
 const METADATA_BYTES: usize = 1 << 20;
+/// Longest name of a file part, bytes; it is kept and told.
+const NAME_BYTES: usize = 255;
 /// Most file parts.
 const PARTS: usize = 4;
 
@@ -52,12 +56,24 @@ async fn heard<T>(
     }
 }
 
-/// Receives all parts.
-pub(super) async fn receive(platform: &Arc<Platform>, mut body: Multipart) -> Result<Upload, ApiError> {
+/// The next part of `body`, which reads from `lent`.
+async fn next_part<'a>(lent: &Lent, body: &'a mut Multipart) -> Result<Option<Field<'a>>, ApiError> {
+    lent.reads_head(true);
+    let part = heard(SILENCE, body.next_field()).await?;
+    lent.reads_head(false);
+    Ok(part)
+}
+
+/// Receives all parts of `body`, which reads from `lent`.
+pub(super) async fn receive(
+    platform: &Arc<Platform>,
+    lent: &Lent,
+    mut body: Multipart,
+) -> Result<Upload, ApiError> {
     let mut described: Option<Metadata> = None;
     let mut parts: BTreeMap<String, Staged> = BTreeMap::new();
     let mut left = platform.settings.upload_bytes;
-    while let Some(field) = heard(SILENCE, body.next_field()).await? {
+    while let Some(field) = next_part(lent, &mut body).await? {
         let name = field.name().unwrap_or_default().to_owned();
         if name == "metadata" {
             let text = read_text(field, METADATA_BYTES).await?;
@@ -71,6 +87,11 @@ pub(super) async fn receive(platform: &Arc<Platform>, mut body: Multipart) -> Re
         }
         // Cloudflare's own clients name the part after the file, or give it as its file name.
         let name = field.file_name().map_or(name, str::to_owned);
+        if name.len() > NAME_BYTES || name.chars().any(char::is_control) {
+            return Err(ApiError::invalid(format!(
+                "the name of a part may have {NAME_BYTES} bytes, and no control characters"
+            )));
+        }
         if parts.len() == PARTS {
             return Err(ApiError::invalid(format!("more than {PARTS} file parts")));
         }
@@ -124,7 +145,7 @@ async fn read_file(platform: &Arc<Platform>, mut field: Field<'_>, limit: u64) -
 }
 
 /// JSON from a body that is either JSON or multipart with one part of that name.
-pub(super) async fn json_or_part(part: &str, request: axum::extract::Request) -> Result<Vec<u8>, ApiError> {
+pub(super) async fn json_or_part(part: &str, request: Request) -> Result<Vec<u8>, ApiError> {
     use axum::extract::FromRequest as _;
     let kind = request.headers().get(http::header::CONTENT_TYPE);
     let multipart = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/"));
@@ -134,10 +155,13 @@ pub(super) async fn json_or_part(part: &str, request: axum::extract::Request) ->
         let bytes = bytes.map_err(|_| ApiError::invalid("the body did not come in time"))?;
         return Ok(bytes.map_err(|_| ApiError::too_large("the body is too large or broke off"))?.into());
     }
+    let (head, body) = request.into_parts();
+    let lent = Lent::new(body);
+    let request = Request::from_parts(head, Body::new(lent.clone()));
     let mut body =
         Multipart::from_request(request, &()).await.map_err(|error| ApiError::invalid(error.body_text()))?;
     let mut found = None;
-    while let Some(field) = heard(SILENCE, body.next_field()).await? {
+    while let Some(field) = next_part(&lent, &mut body).await? {
         let name = field.name().unwrap_or_default().to_owned();
         if name != part {
             return Err(ApiError::invalid(format!(

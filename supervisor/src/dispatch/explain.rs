@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Invocation;
 use super::invocation::Verdict;
-use crate::body::BodyError;
 use crate::outcome::{Failure, Outcome};
 use crate::pool::Fate;
 use crate::worker::CallError;
@@ -45,16 +44,6 @@ pub(super) async fn explain(invocation: &Invocation, error: CallError) -> Verdic
         CallError::Unsent(_) => {
             let text = "no process took the request".to_owned();
             verdict(Outcome::Exception, Failure::StartFailed, text)
-        }
-        CallError::Body(BodyError::TooLarge(limit)) => {
-            let text = format!("the request body has more than {limit} bytes");
-            verdict(Outcome::Exception, Failure::BodyTooLarge, text)
-        }
-        CallError::Body(error @ BodyError::Silent(_)) => {
-            verdict(Outcome::ExceededWallTime, Failure::ExceededWallTime, format!("the request: {error}"))
-        }
-        CallError::Body(error) => {
-            verdict(Outcome::Canceled, Failure::Internal, format!("the request broke off: {error}"))
         }
         CallError::Unsendable(text) => verdict(Outcome::Exception, Failure::BodyTooLarge, text),
         CallError::Internal(error) => verdict(Outcome::InternalError, Failure::Internal, error.to_string()),

@@ -10,9 +10,8 @@ use bytes::Bytes;
 use cloister_ipc::worker::{DispatchOptions, Target};
 use http::Response;
 use http_body::Body as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::gather::{Gathered, Missing, gather};
+use super::gather::{Budget, Missing, Share, gather};
 use crate::body::Body;
 use crate::registry::{Binding, Contract, Deployed};
 
@@ -28,7 +27,7 @@ pub(super) enum Replay {
     Kept {
         bytes: Bytes,
         /// Of what may be kept in all.
-        _share: Option<OwnedSemaphorePermit>,
+        _share: Option<Share>,
     },
     TooLong,
 }
@@ -52,7 +51,11 @@ pub(super) fn may_hand_on(deployed: &Deployed) -> bool {
 }
 
 /// Keeps a copy of the body of a request to a Worker that [`may_hand_on`], within the `budget`.
-pub(super) async fn keep(mut body: Body, budget: &Arc<Semaphore>) -> Result<(Body, Replay), Missing> {
+pub(super) async fn keep(
+    mut body: Body,
+    client: &Arc<str>,
+    budget: &Arc<Budget>,
+) -> Result<(Body, Replay), Missing> {
     if let Some(bytes) = body.take_full() {
         let whole = Body::full(bytes.clone());
         let fits = bytes.len() as u64 <= KEPT_BYTES;
@@ -61,8 +64,8 @@ pub(super) async fn keep(mut body: Body, budget: &Arc<Semaphore>) -> Result<(Bod
     if body.size_hint().upper().is_none_or(|upper| upper > KEPT_BYTES) {
         return Ok((body, Replay::TooLong));
     }
-    let Gathered { bytes, share } = gather(body, budget).await?;
-    Ok((Body::full(bytes.clone()), Replay::Kept { bytes, _share: share }))
+    let (bytes, share) = gather(body, KEPT_BYTES, client, budget).await?;
+    Ok((Body::full(bytes.clone()), Replay::Kept { bytes, _share: Some(share) }))
 }
 
 /// Whom the response hands the request on to; an error when it says so in a wrong way.
@@ -122,7 +125,7 @@ mod tests {
         for length in [0, 10, KEPT_BYTES, KEPT_BYTES + 1] {
             let length = usize::try_from(length).unwrap();
             let (body, replay) =
-                keep(Body::full(vec![b'x'; length]), &super::super::gather::budget()).await.unwrap();
+                keep(Body::full(vec![b'x'; length]), &"a".into(), &Budget::new()).await.unwrap();
             assert_eq!(body.collect().await.unwrap().to_bytes().len(), length);
             assert_eq!(matches!(replay, Replay::TooLong), length as u64 > KEPT_BYTES);
         }

@@ -16,7 +16,6 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use http::{Response, request};
-use tokio::sync::Semaphore;
 
 pub use headers::{strip_lookalikes, strip_request};
 pub use hop::Hop;
@@ -80,7 +79,7 @@ pub struct Dispatcher {
     ceilings: Limits,
     timing: bool,
     /// What is held of bodies that are waited for.
-    gathered: Arc<Semaphore>,
+    gathered: Arc<gather::Budget>,
 }
 
 impl std::fmt::Debug for Dispatcher {
@@ -103,7 +102,7 @@ impl Dispatcher {
             routes: ArcSwap::from_pointee(Routes::new(parts.routing)),
             ceilings: parts.ceilings,
             timing: parts.timing,
-            gathered: gather::budget(),
+            gathered: gather::Budget::new(),
         });
         let proxy: Weak<dyn crate::pool::ProxyServer> = Arc::downgrade(&dispatcher) as _;
         dispatcher.pool.set_proxy(proxy);

@@ -13,7 +13,7 @@ use super::explain::explain;
 use super::gather::{self, Missing};
 use super::headers::{asks_to_switch, strip_request, strip_response};
 use super::{DEPTH, Dispatcher, Hop, Invocation, Refusal, http_handoff};
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::outcome::{Failure, Outcome};
 use crate::pool::Lease;
 use crate::registry::{Contract, Deployed, WorkerId};
@@ -102,29 +102,17 @@ impl Dispatcher {
             return Err(failure.into());
         }
         // Boxed, here and below, is what few requests need: it would make all their futures larger.
-        let mut share = None;
-        let ready = match deployed.contract {
+        let (mut body, replay, _share) = match deployed.contract {
             Contract::Http if http_handoff::may_hand_on(deployed) => {
-                Box::pin(http_handoff::keep(body, &self.gathered)).await
+                let kept = Box::pin(http_handoff::keep(body, &hop.client, &self.gathered)).await;
+                let (body, replay) = kept.map_err(|missing| self.missing(&hop, deployed, missing))?;
+                (body, replay, None)
             }
-            Contract::Ipc if gather::is_awaited(&body) => {
-                Box::pin(gather::gather(body, &self.gathered)).await.map(|gathered| {
-                    share = gathered.share;
-                    (Body::full(gathered.bytes), http_handoff::Replay::Never)
-                })
+            Contract::Ipc if gather::is_small(&body) => {
+                let (body, share) = Box::pin(gather::at_hand(body, &hop.client, &self.gathered)).await;
+                (body, http_handoff::Replay::Never, share)
             }
-            _ => Ok((body, http_handoff::Replay::Never)),
-        };
-        let (mut body, replay) = match ready {
-            Ok(ready) => ready,
-            // Its call tells why.
-            Err(Missing::Broken(error)) => (error, http_handoff::Replay::TooLong),
-            Err(Missing::NoRoom) => {
-                let reason = "too much is held of request bodies that are not whole yet".to_owned();
-                let failure = Failure::LoadShed;
-                self.refuse(&hop, &deployed.id, Some(deployed), Outcome::LoadShed, failure, reason);
-                return Err(Refusal { failure, retry_after: Some(1) });
-            }
+            _ => (body, http_handoff::Replay::Never, None),
         };
         for _ in 0..TRIES {
             let acquired = match self.pool.acquire_now(deployed) {
@@ -163,6 +151,25 @@ impl Dispatcher {
         let failure = Failure::StartFailed;
         self.refuse(&hop, &deployed.id, Some(deployed), Outcome::Exception, failure, reason);
         Err(failure.into())
+    }
+
+    /// Refuses a request without its body: no Worker gets it.
+    fn missing(&self, hop: &Hop, deployed: &Arc<Deployed>, missing: Missing) -> Refusal {
+        let (outcome, failure, reason, retry_after) = match missing {
+            Missing::NoRoom => {
+                let reason = "too much is held of request bodies already".to_owned();
+                (Outcome::LoadShed, Failure::LoadShed, reason, Some(1))
+            }
+            Missing::Broken(error @ BodyError::Silent(_)) => {
+                let reason = format!("the request: {error}");
+                (Outcome::ExceededWallTime, Failure::ExceededWallTime, reason, None)
+            }
+            Missing::Broken(error) => {
+                (Outcome::Canceled, Failure::Internal, format!("the request broke off: {error}"), None)
+            }
+        };
+        self.refuse(hop, &deployed.id, Some(deployed), outcome, failure, reason);
+        Refusal { failure, retry_after }
     }
 
     /// Makes a Worker's answer the client's, or finds who answers instead.

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 
 pub use tunnel::Tunnel;
 
-use crate::body::{Body, BodyError};
+use crate::body::Body;
 use std::sync::Arc;
 
 /// What a Worker answered.
@@ -41,8 +41,6 @@ pub enum CallError {
     Unsent(Body),
     /// The process went away with the request.
     Gone,
-    /// The request's own body broke off before it was sent.
-    Body(BodyError),
     /// The request is too large to be sent to a Worker.
     Unsendable(String),
     /// The supervisor lacks something, descriptors perhaps.

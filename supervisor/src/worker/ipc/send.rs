@@ -41,10 +41,15 @@ impl Prepared {
         let exact = body.size_hint().exact();
         let small = exact.is_some_and(|length| length <= INLINE_BODY_BYTES as u64);
         if !small {
-            let tag = HostBody::Held { length: exact };
-            return Ok(Self { tag, inline: Bytes::new(), held: Some(body) });
+            return Ok(Self::held(body));
         }
         body.take_full().map(Self::inline).ok_or(body)
+    }
+
+    /// It follows when the Worker asks for it.
+    fn held(body: Body) -> Self {
+        let tag = HostBody::Held { length: body.size_hint().exact() };
+        Self { tag, inline: Bytes::new(), held: Some(body) }
     }
 
     fn inline(inline: Bytes) -> Self {
@@ -65,10 +70,7 @@ impl Connection {
         body: Body,
         caller: Arc<dyn Caller>,
     ) -> Result<Answer, CallError> {
-        let prepared = match Prepared::now(body) {
-            Ok(prepared) => prepared,
-            Err(body) => Box::pin(prepare(body)).await.map_err(CallError::Body)?,
-        };
+        let prepared = Prepared::now(body).unwrap_or_else(Prepared::held);
         if !self.has_room() {
             Box::pin(self.room()).await;
         }
