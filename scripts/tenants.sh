@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${1:-dev}
+echo "tenants: building the example and test programs ($profile)" >&2
 target=$(uname -m)-unknown-linux-gnu
 RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --locked --quiet --profile "$profile" --target "$target" --target-dir target/tenants \

@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
         Ok(port) => port,
         Err(error) => {
             eprintln!(
-                "demo: 127.0.0.1:{PORT} can't be used ({error}): stop what listens there, then try again"
+                "demo: 127.0.0.1:{PORT} can't be used ({error}): something listens there, another demo perhaps; stop it, then try again"
             );
             return ExitCode::FAILURE;
         }

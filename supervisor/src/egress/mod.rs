@@ -65,7 +65,7 @@ pub struct Egress {
 #[derive(Debug, thiserror::Error)]
 pub enum EgressStartError {
     /// The policy folder can't be read or watched.
-    #[error("egress policy folder {}: {error}", folder.display())]
+    #[error("egress policy folder {}: {error}; make it, or leave egress.policy_dir out", folder.display())]
     Folder {
         /// The folder.
         folder: PathBuf,

@@ -29,7 +29,7 @@ use crate::registry::{Digest, Name, WorkerId};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No such namespace.
-    #[error("there is no dispatch namespace {0:?}")]
+    #[error("there is no dispatch namespace {0:?}: make it first (`cloister namespace create {0}`)")]
     NoNamespace(String),
     /// A namespace of that name is there already.
     #[error("dispatch namespace {0:?} exists already")]
