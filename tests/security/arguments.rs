@@ -45,7 +45,7 @@ fn right(tests: &[Test]) -> Args {
     args
 }
 
-/// Values of an argument near to what `test` wants, of which some fail it. Those of a flag each alone.
+/// Values of an argument near to what `test` wants, and that, of which some fail it. Those of a flag each alone.
 fn near(test: &Test, passes: u64) -> BTreeSet<u64> {
     match &test.kind {
         TestKind::OneOf(mask, values) => {
@@ -56,7 +56,8 @@ fn near(test: &Test, passes: u64) -> BTreeSet<u64> {
         }
         TestKind::All(mask) | TestKind::None(mask) => {
             let bits = (0..32).map(|bit| 1 << bit).filter(|bit| mask & bit != 0);
-            bits.map(|bit: u32| passes ^ u64::from(bit)).chain([passes ^ u64::from(*mask)]).collect()
+            // What passes is itself wrong where the case refuses.
+            bits.map(|bit: u32| passes ^ u64::from(bit)).chain([passes ^ u64::from(*mask), passes]).collect()
         }
     }
 }
@@ -318,6 +319,7 @@ const DANGEROUS: &[(&str, &str, &[u64])] = &[
     ("membarrier", "GLOBAL", &[1]),
     ("membarrier", "GLOBAL_EXPEDITED", &[2]),
     ("mmap", "writable and executable", &[0, 4096, 7, 0x22]),
+    ("mmap", "the host's huge pages", &[0, 2 << 20, 3, 0x4_0022]),
     ("mmap", "executable without a file", &[0, 4096, 5, 0x22]),
     ("mmap", "a file, writable and executable", &[0, 4096, 6, 2]),
     ("mmap", "writable and executable below high bits", &[0, 4096, 0xffff_ffff_0000_0007, 0x22]),

@@ -42,6 +42,7 @@ const NEVER: &[(&str, usize, &[u32], Action)] = &[
     ("sendto", 3, &[0x2000_0000, 1, 0x2000_4040], EOPNOTSUPP),
     ("sendmsg", 2, &[0x2000_0000, 1, 0x2000_4040], EOPNOTSUPP),
     ("sendmmsg", 3, &[0x2000_0000, 1, 0x2000_4040], EOPNOTSUPP),
+    ("mmap", 3, &[0x4_0000, 0x4_0022, 0x5404_0022], Action::Errno(13)), // MAP_HUGETLB, with a size too
     ("personality", 0, &[0x40_0000, 0x4_0000, 8], EPERM),
     // PR_SET_{PDEATHSIG,DUMPABLE,KEEPCAPS,SECUREBITS,MM}, PR_CAP_AMBIENT, PR_SET_{SPECULATION_CTRL,
     // SYSCALL_USER_DISPATCH}, PR_SCHED_CORE, PR_SET_{MEMORY_MERGE,PTRACER}

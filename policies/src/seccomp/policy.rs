@@ -134,6 +134,7 @@ const JIT: (&str, &str) = file!("waivers/jit.toml");
 const LAUNCH: (&str, &str) = file!("launch.toml");
 const DENY: (&str, &str) = file!("deny/always.toml");
 const DENY_WITHOUT_JIT: (&str, &str) = file!("deny/without-jit.toml");
+const DENY_WITH_JIT: (&str, &str) = file!("deny/with-jit.toml");
 const SUPERVISOR: (&str, &str) = file!("supervisor.toml");
 
 /// What the supervisor may call after its start; what is not in it fails with EPERM.
@@ -143,8 +144,8 @@ pub(super) fn supervisor(arch: Arch) -> Result<Table, SeccompError> {
 
 /// What the second filter refuses whatever the first allows.
 pub(super) fn denied(arch: Arch, profile: &Profile) -> Result<Table, SeccompError> {
-    let files = [Some(DENY), (!profile.jit).then_some(DENY_WITHOUT_JIT)];
-    Reader::new(arch)?.union(files.into_iter().flatten())
+    let by_waiver = if profile.jit { DENY_WITH_JIT } else { DENY_WITHOUT_JIT };
+    Reader::new(arch)?.union([DENY, by_waiver].into_iter())
 }
 
 impl Policy {

@@ -7,6 +7,7 @@ use cloister_ipc::control::CONTROL_FD;
 use cloister_ipc::launch::{BINARY_FD, Failure, Stage, Start, Wall};
 use nix::sys::resource::Resource;
 use nix::unistd::{chdir, getcwd};
+use rustix::fs::{FileType, fstat};
 use rustix::io::fcntl_dupfd_cloexec;
 
 use super::{Raising, stage};
@@ -45,6 +46,24 @@ impl Given {
         if descriptors.len() != wanted || (start.control && start.listen.is_some()) {
             let what = format!("{} descriptors came with the start, not {wanted}", descriptors.len());
             return Err(Failure { stage: Stage::Protocol, errno: 0, what });
+        }
+        // A folder among them would be a way to the host, past the root and past landlock (fchdir, connect).
+        let output = [FileType::Fifo, FileType::CharacterDevice];
+        let kinds = [&[FileType::RegularFile][..], &output, &output]
+            .into_iter()
+            .chain(start.control.then_some(&[FileType::Socket][..]))
+            .chain(start.files.then_some(&[FileType::RegularFile][..]));
+        for (number, (descriptor, wanted)) in descriptors.iter().zip(kinds).enumerate() {
+            let status = fstat(descriptor).map_err(|error| Failure {
+                stage: Stage::Protocol,
+                errno: error.raw_os_error(),
+                what: "looking at descriptors".into(),
+            })?;
+            let found = FileType::from_raw_mode(status.st_mode);
+            if !wanted.contains(&found) {
+                let what = format!("descriptor {number} of the start is {found:?}, not {wanted:?}");
+                return Err(Failure { stage: Stage::Protocol, errno: 0, what });
+            }
         }
         let mut parked = descriptors
             .into_iter()

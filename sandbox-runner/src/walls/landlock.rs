@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Component;
 
 use cloister_ipc::launch::{Failure, LandlockEnforced, Spec, Stage, Start, Wall};
 use landlock::{
@@ -112,7 +113,7 @@ fn restrict(abi: ABI, spec: &Spec, start: &Start, binary: BorrowedFd<'_>) -> io:
     let execute = AccessFs::Execute | AccessFs::ReadFile;
     created = created.add_rule(PathBeneath::new(binary, execute)).map_err(io::Error::other)?;
     if let Some(interpreter) = &start.interpreter {
-        created = path(created, interpreter, execute)?;
+        created = loader(created, interpreter, execute)?;
     }
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     // Nothing made in /tmp may run or be a device.
@@ -144,6 +145,22 @@ fn restrict(abi: ABI, spec: &Spec, start: &Start, binary: BorrowedFd<'_>) -> io:
         }
     }
     created.restrict_self().map_err(io::Error::other)
+}
+
+/// A rule on the loader, which must be a file below the library folders: of any other path a right to execute
+/// would be one on more than a loader, through /proc even on something outside of the root.
+fn loader(
+    created: landlock::RulesetCreated,
+    interpreter: &str,
+    rights: BitFlags<AccessFs>,
+) -> io::Result<landlock::RulesetCreated> {
+    let at = std::path::Path::new(interpreter);
+    let plain = at.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let below = LIBRARIES.iter().any(|folder| at.starts_with(folder));
+    if !plain || !below || !std::fs::metadata(at).is_ok_and(|status| status.is_file()) {
+        return Err(io::Error::other(format!("{interpreter} is no loader: not a file below {LIBRARIES:?}")));
+    }
+    path(created, interpreter, rights)
 }
 
 fn path(

@@ -83,15 +83,25 @@ fn machine(number: u16) -> String {
     }
 }
 
+/// What the headers say.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Whether it needs a loader.
+    pub linkage: Linkage,
+    /// Why it would have memory that is writable and executable from its start, which no filter sees, as the
+    /// kernel maps it: an executable stack, or such a segment. For Workers with the waiver `jit` alone.
+    pub writes_code: Option<&'static str>,
+}
+
 /// Checks the headers; reads little of the file however large it is.
-pub fn check(file: File) -> Result<Linkage, BinaryError> {
+pub fn check(file: File) -> Result<Program, BinaryError> {
     let size = file.metadata()?.len();
     let cache = ReadCache::new(file);
     check_data(&cache, size)
 }
 
 /// The same for anything that can be read.
-pub(super) fn check_data<'d, R: ReadRef<'d>>(data: R, size: u64) -> Result<Linkage, BinaryError> {
+pub(super) fn check_data<'d, R: ReadRef<'d>>(data: R, size: u64) -> Result<Program, BinaryError> {
     let ident = data.read_bytes_at(0, size.min(16)).unwrap_or_default();
     ident_of(ident, data, size)?;
     let malformed = |error: object::read::Error| BinaryError::Malformed(error.to_string());
@@ -111,6 +121,7 @@ pub(super) fn check_data<'d, R: ReadRef<'d>>(data: R, size: u64) -> Result<Linka
     }
     let mut interpreter = None;
     let mut loads = false;
+    let mut writes_code = None;
     for segment in header.program_headers(endian, data).map_err(malformed)? {
         let (offset, length) = segment.file_range(endian);
         let inside = offset.checked_add(length).is_some_and(|end| end <= size);
@@ -120,7 +131,17 @@ pub(super) fn check_data<'d, R: ReadRef<'d>>(data: R, size: u64) -> Result<Linka
                     "a segment reaches past the file's end: it was cut short".to_owned(),
                 ));
             }
-            elf::PT_LOAD => loads = true,
+            elf::PT_LOAD => {
+                loads = true;
+                if segment.p_flags(endian).contains(elf::PF_W | elf::PF_X) {
+                    writes_code = Some("a segment that is writable and executable");
+                }
+            }
+            elf::PT_GNU_STACK if segment.p_flags(endian).contains(elf::PF_X) => {
+                writes_code = Some(
+                    "an executable stack (linked with `-z execstack`, or of assembler without a .note.GNU-stack)",
+                );
+            }
             elf::PT_INTERP if !inside || length > INTERPRETER_BYTES => {
                 return Err(BinaryError::Malformed("the loader's name is out of bounds".to_owned()));
             }
@@ -139,7 +160,8 @@ pub(super) fn check_data<'d, R: ReadRef<'d>>(data: R, size: u64) -> Result<Linka
     if !loads {
         return Err(BinaryError::Malformed("nothing in it is to be loaded".to_owned()));
     }
-    interpreter.map_or(Ok(Linkage::Static), loader)
+    let linkage = interpreter.map_or(Ok(Linkage::Static), loader)?;
+    Ok(Program { linkage, writes_code })
 }
 
 /// Everything that can be said from the first 20 bytes, in words for people.
@@ -194,7 +216,29 @@ mod tests {
     use super::*;
 
     fn check_bytes(bytes: &[u8]) -> Result<Linkage, BinaryError> {
-        check_data(bytes, bytes.len() as u64)
+        check_data(bytes, bytes.len() as u64).map(|program| program.linkage)
+    }
+
+    /// The flags of the program headers of a type become these.
+    fn with_flags(mut bytes: Vec<u8>, kind: u32, flags: u32) -> Vec<u8> {
+        let at = usize::try_from(u64::from_le_bytes(bytes[32..40].try_into().unwrap())).unwrap();
+        let count = usize::from(u16::from_le_bytes(bytes[56..58].try_into().unwrap()));
+        for header in bytes[at..].chunks_exact_mut(56).take(count) {
+            if header[..4] == kind.to_le_bytes() {
+                header[4..8].copy_from_slice(&flags.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn memory_that_is_written_and_run_is_seen() {
+        let own = || std::fs::read("/proc/self/exe").unwrap();
+        let of = |bytes: Vec<u8>| check_data(&bytes[..], bytes.len() as u64).unwrap().writes_code;
+        assert_eq!(of(own()), None);
+        assert!(of(with_flags(own(), 0x6474_e551, 7)).unwrap().contains("stack"));
+        assert!(of(with_flags(own(), 1, 7)).unwrap().contains("segment"));
+        assert_eq!(of(with_flags(own(), 1, 5)), None);
     }
 
     fn own() -> Vec<u8> {
@@ -203,8 +247,8 @@ mod tests {
 
     #[test]
     fn a_real_program_passes() {
-        let linkage = check(File::open("/proc/self/exe").unwrap()).unwrap();
-        assert!(matches!(linkage, Linkage::Dynamic { .. }));
+        let program = check(File::open("/proc/self/exe").unwrap()).unwrap();
+        assert!(matches!(program.linkage, Linkage::Dynamic { .. }));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Platform {
         });
         let platform = Arc::clone(self);
         let (linkage, program, files) = blocking(move || {
-            let linkage = binary::check(program.reader()?)?;
+            let linkage = binary::check(program.reader()?)?.linkage;
             let files = files.map(|files| {
                 let into = platform.blobs.stage(platform.settings.upload_bytes.saturating_mul(2), b"")?;
                 let bundle = repack(files.reader()?, into)?;
@@ -153,6 +153,18 @@ impl Platform {
             &new.manifest,
             new.tags.clone().unwrap_or_default(),
         )?;
+        if !deployed.allow.contains(&Allow::Jit) {
+            let path = deployed.binary.clone();
+            let program = blocking(move || {
+                let file = std::fs::File::open(path).map_err(ApiError::internal)?;
+                Ok(binary::check(file)?)
+            });
+            if let Some(what) = program.await?.writes_code {
+                return Err(ApiError::refused_program(format!(
+                    "the program has {what}: code that it writes by itself takes the waiver `jit`; link it without"
+                )));
+            }
+        }
         let startup = self.parts.pool.probe(&Arc::new(deployed)).await?;
         new.startup_ms = startup.startup_ms;
         new.attestation = startup.walls;

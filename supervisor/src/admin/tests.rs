@@ -280,9 +280,13 @@ async fn a_refused_upload_changes_nothing() {
         metadata
     };
     let large = vec![0; 5 << 20];
+    let mut stack = program();
+    let header = stack.windows(4).position(|kind| kind == 0x6474_e551_u32.to_le_bytes()).unwrap();
+    stack[header + 4] = 7;
     for (metadata, parts, code, says) in [
         (main(), vec![("program", &b"#!/bin/sh\n"[..])], 10021, "is a script"),
         (main(), vec![("program", &good[..100])], 10021, "damaged"),
+        (main(), vec![("program", &stack[..])], 10021, "an executable stack"),
         (main(), vec![("program", &large[..])], 10006, "larger than"),
         (main(), vec![("other", &good[..])], 10001, "no part named \"program\" (there are: other)"),
         (main(), vec![("program", &good[..]), ("x", &b"x"[..])], 10001, "says nothing of the part \"x\""),

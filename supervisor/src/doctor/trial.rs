@@ -72,7 +72,7 @@ impl Drop for Copy {
 fn worker(program: &Path, binary: PathBuf) -> Result<Deployed, StartError> {
     let failed = |error: String| StartError::Io { what: "sandbox-runner as a trial Worker", error };
     let file = std::fs::File::open(program).map_err(|error| failed(error.to_string()))?;
-    let linkage = binary::check(file).map_err(|error| failed(error.to_string()))?;
+    let linkage = binary::check(file).map_err(|error| failed(error.to_string()))?.linkage;
     let digest = Digest::parse(&"0".repeat(64)).ok_or_else(|| failed("no digest".to_owned()))?;
     Ok(Deployed {
         id: WorkerId { namespace: None, name: "trial".into() },
