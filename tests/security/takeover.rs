@@ -243,6 +243,38 @@ fn orders_by_chance_give_nothing() {
     host.unchanged();
 }
 
+/// A folder of the host among what a start brings would be a way past the root and past landlock, a loader outside
+/// of the library folders a right to execute there. Nothing of either becomes a Worker.
+#[test]
+fn nothing_of_another_kind_is_given_to_a_worker() {
+    let target = Target::configured();
+    let program = binary(&stored("processes_twin", false));
+    let folder = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let (_output, pipe) = std::io::pipe().unwrap();
+    let (program, folder, pipe) = (program.as_fd(), folder.as_fd(), pipe.as_fd());
+    let control = || Start { control: true, ..start(&["0".into()]) };
+    let files = || Start { files: true, ..start(&["0".into()]) };
+    let loader = |path: &str| Start { interpreter: Some(path.into()), ..start(&["0".into()]) };
+    for (number, (message, fds)) in (1..).zip([
+        (start(&["0".into()]), vec![folder, pipe, pipe]),
+        (start(&["0".into()]), vec![program, folder, pipe]),
+        (start(&["0".into()]), vec![program, pipe, folder]),
+        (control(), vec![program, pipe, pipe, folder]),
+        (control(), vec![program, pipe, pipe, program]),
+        (files(), vec![program, pipe, pipe, folder]),
+        (loader("/proc/self/fd/64"), vec![program, pipe, pipe]),
+        (loader("/lib/../proc/self/exe"), vec![program, pipe, pipe]),
+        (loader("/"), vec![program, pipe, pipe]),
+        (loader("/usr/lib"), vec![program, pipe, pipe]),
+    ]) {
+        let socket = target.blank(number, Spec { proc: true, libraries: true, ..spec() }).unwrap();
+        tell_start(&socket, message, &fds);
+        let told = hear::<FromBlank>(&socket);
+        assert!(matches!(told, Some((FromBlank::Failed(_), _))), "start {number}: {told:?}");
+    }
+    assert!(target.end().success());
+}
+
 /// Starts by chance: wrong descriptors, paths, ports, filters. The blank refuses and ends, or runs the
 /// binary behind its walls; the launcher goes on.
 #[test]
