@@ -27,7 +27,7 @@ use crate::handler::{Call, Handler};
 use crate::incoming;
 use crate::invocation::{Facts, Invocation};
 use crate::link::{Fetched, Link, OUTPUT_BYTES};
-use crate::stream::{self, Stream};
+use crate::stream::Stream;
 use crate::task::{Ended, Panicked, Place, Stage, Task, guarded};
 
 /// Output buffers larger than this are given back once they are written.
@@ -56,7 +56,7 @@ fn greet(link: &Link, stream: &Stream) {
     let hello = FromWorker::Hello { protocol: PROTOCOL };
     let mut record = Vec::new();
     let encoded = frame::append(&hello, &[], &mut record).is_ok();
-    if !encoded || !stream::say(stream, &record) {
+    if !encoded || !stream.say(&record) {
         link.tell(&hello);
     }
 }

@@ -55,9 +55,7 @@ impl Facts {
             outbound: context.outbound,
         }
     }
-}
 
-impl Facts {
     /// True when `parts` are the request's own, with nothing changed.
     pub(crate) fn are_given(&self, parts: &Parts) -> bool {
         let Given { method, uri, headers } = &self.given;

@@ -83,6 +83,12 @@ impl Stream {
         Ok(())
     }
 
+    /// Says something at once or not at all; true when all of it was said.
+    pub(crate) fn say(&self, bytes: &[u8]) -> bool {
+        let Watched::Bytes(socket) = &self.watched else { return false };
+        send(socket, bytes).is_ok_and(|sent| sent == bytes.len())
+    }
+
     /// True once after it was watched anew: whoever waits for bytes must ask again.
     pub(crate) fn has_turned(&mut self) -> bool {
         mem::take(&mut self.turned)
@@ -96,12 +102,6 @@ impl Stream {
         }
         Ok(())
     }
-}
-
-/// Says something at once or not at all; true when all of it was said.
-pub(crate) fn say(stream: &Stream, bytes: &[u8]) -> bool {
-    let Watched::Bytes(socket) = &stream.watched else { return false };
-    send(socket, bytes).is_ok_and(|sent| sent == bytes.len())
 }
 
 fn send(socket: &pipe::Receiver, bytes: &[u8]) -> io::Result<usize> {

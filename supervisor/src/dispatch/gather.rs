@@ -76,8 +76,9 @@ impl Drop for Share {
 /// A small body as it rides with the request's message to an `ipc` Worker, if it comes at once. One that does
 /// not, or for which there is no room, follows the request.
 pub(super) async fn at_hand(body: Body, client: &Arc<str>, budget: &Arc<Budget>) -> (Body, Option<Share>) {
-    let small = body.size_hint().exact().filter(|length| *length <= INLINE_BODY_BYTES as u64);
-    let Some(share) = small.and_then(|length| budget.take(client, length)) else { return (body, None) };
+    let Some(share) = small(&body).and_then(|length| budget.take(client, length)) else {
+        return (body, None);
+    };
     let mut gathering = Gathering::new(body);
     let whole = tokio::time::timeout(MOMENT, gathering.whole()).await;
     if let Ok(Ok(())) = whole {
@@ -89,7 +90,12 @@ pub(super) async fn at_hand(body: Body, client: &Arc<str>, budget: &Arc<Budget>)
 
 /// True for a body that [`at_hand`] is for.
 pub(super) fn is_small(body: &Body) -> bool {
-    !body.is_full() && body.size_hint().exact().is_some_and(|length| length <= INLINE_BODY_BYTES as u64)
+    !body.is_full() && small(body).is_some()
+}
+
+/// The length of a body that fits into a request's message.
+fn small(body: &Body) -> Option<u64> {
+    body.size_hint().exact().filter(|length| *length <= INLINE_BODY_BYTES as u64)
 }
 
 /// Why there is no whole body.
