@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::body::Body;
 
 /// Longest head of an answer, in bytes.
-pub(crate) const HEAD_BYTES: usize = 64 << 10;
+const HEAD_BYTES: usize = 64 << 10;
 
 /// Bytes that may come before the head of an answer, and with it.
 const INTERIM_BYTES: usize = 2 * HEAD_BYTES;
