@@ -50,16 +50,28 @@ pub fn append<M: Serialize>(message: &M, body: &[u8], out: &mut Vec<u8>) -> Resu
 ///
 /// Holds at most one partial frame and what was read behind it: a caller reads into
 /// [`space`](Self::space) and calls [`next_frame`](Self::next_frame) until it returns `None`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameReader {
     buffer: BytesMut,
+    /// Room that is made for the next read, in bytes.
+    room: usize,
+    /// The last read left none.
+    filled: bool,
+    /// How often in a row more than three quarters of it were free.
+    free: u32,
 }
 
-/// Room that is made for reads, in bytes.
-const READ_BYTES: usize = 64 * 1024;
+/// Most and least room that is made for a read, in bytes: each stream of an idle Worker holds it.
+const ROOM_BYTES: std::ops::RangeInclusive<usize> = 4 * 1024..=64 * 1024;
 
-/// Room that is enough for a read, in bytes: more is made only when there is less.
-const ROOM_BYTES: usize = 16 * 1024;
+/// As often as this must there be room in plenty, until less of it is enough.
+const FREE_TIMES: u32 = 16;
+
+impl Default for FrameReader {
+    fn default() -> Self {
+        Self { buffer: BytesMut::new(), room: *ROOM_BYTES.start(), filled: false, free: 0 }
+    }
+}
 
 impl FrameReader {
     /// An empty reader.
@@ -67,10 +79,22 @@ impl FrameReader {
         Self::default()
     }
 
-    /// The buffer to read more bytes into; it has room for at least 16 KiB.
+    /// The buffer to read more bytes into; it has room for at least 1 KiB. There is more after a read that left
+    /// none.
     pub fn space(&mut self) -> &mut BytesMut {
-        if self.buffer.capacity() - self.buffer.len() < ROOM_BYTES {
-            self.buffer.reserve(READ_BYTES);
+        if std::mem::take(&mut self.filled) {
+            self.room = (4 * self.room).min(*ROOM_BYTES.end());
+            self.free = 0;
+        } else if 4 * (self.buffer.capacity() - self.buffer.len()) > 3 * self.room {
+            self.free = self.free.saturating_add(1);
+        } else {
+            self.free = 0;
+        }
+        if self.free >= FREE_TIMES && self.room > *ROOM_BYTES.start() && self.buffer.is_empty() {
+            *self = Self::new();
+        }
+        if self.buffer.capacity() - self.buffer.len() < self.room / 4 {
+            self.buffer.reserve(self.room);
         }
         &mut self.buffer
     }
@@ -89,6 +113,7 @@ impl FrameReader {
 
     /// As [`next_frame`](Self::next_frame), the message still encoded (at most [`MESSAGE_BYTES`]).
     pub fn next_encoded(&mut self) -> Result<Option<(Bytes, Bytes)>, FrameError> {
+        self.filled |= !self.buffer.is_empty() && self.buffer.len() == self.buffer.capacity();
         let Some(prefix) = self.buffer.first_chunk::<FRAME_PREFIX_BYTES>() else { return Ok(None) };
         let [a, b, c, d, e, f, g, h] = *prefix;
         let message = u32::from_le_bytes([a, b, c, d]) as usize;
@@ -108,5 +133,49 @@ impl FrameReader {
         frame.advance(FRAME_PREFIX_BYTES);
         let message = frame.split_to(message);
         Ok(Some((message, frame)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of frames with bodies of `body` bytes.
+    fn frames(count: usize, body: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            append(&0u8, &vec![b'x'; body], &mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    /// Reads `bytes` as a socket gives them: as much as there is room for. Returns the room of the last read.
+    fn read(reader: &mut FrameReader, mut bytes: &[u8]) -> usize {
+        let mut room = 0;
+        while !bytes.is_empty() {
+            let space = reader.space();
+            room = space.capacity() - space.len();
+            assert!(room >= 1024, "{room}");
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            space.extend_from_slice(now);
+            bytes = later;
+            while reader.next_frame::<u8>().unwrap().is_some() {}
+        }
+        room
+    }
+
+    #[test]
+    fn room_is_made_for_what_comes_and_given_back() {
+        let mut reader = FrameReader::new();
+        let few = read(&mut reader, &frames(1, 10));
+        assert!(few <= 4096, "{few}: every idle Worker holds it");
+        let many = read(&mut reader, &frames(20, INLINE_BODY_BYTES));
+        assert!(many > 16 * 1024, "{many}");
+        assert!(read(&mut reader, &frames(1000, 1000)) > 4096, "there is still much to read");
+        for _ in 0..1000 {
+            read(&mut reader, &frames(1, 10));
+        }
+        assert!(read(&mut reader, &frames(1, 10)) <= 4096);
+        assert!(reader.is_empty());
     }
 }

@@ -238,7 +238,8 @@ impl Worker {
         let (ours, control) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         let ends = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&ends);
-        let connection = Connection::open(0, ours, move |end| heard.lock().unwrap().push(end)).unwrap();
+        let connection =
+            Connection::open(0, Arc::new(ours), move |end| heard.lock().unwrap().push(end)).unwrap();
         let mut buffer = vec![0; limits::CONTROL_BYTES];
         let (length, mut received) = descriptors::receive(&control, &mut buffer).unwrap();
         let record: Control = codec::decode(&buffer[..length], limits::CONTROL_BYTES).unwrap();

@@ -24,6 +24,10 @@ const BURST: usize = 100;
 /// Between two tries to connect: what a peer's figure may be too high by, with the timer's slack 0.1 ms.
 const PROBE: Duration = Duration::from_micros(50);
 
+/// Between two starts: what the one before leaves behind (a network namespace to take down, a blank to make
+/// again) is not the next one's time. Many at once is the case in which it is.
+const SETTLE: Duration = Duration::from_millis(25);
+
 /// A way to start: gives the time to the first byte. Called with the number of the start, from
 /// several threads in a burst.
 type Way<'a> = Box<dyn Fn(usize) -> Result<Duration, Failure> + Sync + 'a>;
@@ -51,6 +55,7 @@ pub(crate) fn run(context: &Context, report: &mut Report) -> Result<(), Failure>
     for number in 0..starts {
         for contestant in contestants.iter().filter(|c| number < c.most) {
             let key = Key { group: GROUP, case: ALONE, contestant: &contestant.name, metric: FIRST_BYTE };
+            std::thread::sleep(SETTLE);
             let taken =
                 (contestant.start)(number).map_err(|error| format!("{}: {error}", contestant.name))?;
             report.add(key, taken.as_secs_f64() * 1e6);

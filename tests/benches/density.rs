@@ -17,11 +17,14 @@ use crate::warm;
 
 pub(crate) const GROUP: &str = "density";
 pub(crate) const PLATFORM: &str = "cloister, SDK Worker";
-/// All memory that the machine has less of, by Worker.
+/// All memory that the machine has less of for each that is live instead of only deployed.
 pub(crate) const TOTAL: &str = "KiB each";
 /// Of it, what the Workers' own pages take (shared pages by share).
 const PSS: &str = "PSS KiB";
+const SUPERVISOR: &str = "supervisor KiB";
 const KERNEL: &str = "kernel KiB";
+/// The same for each that is deployed; what its probe left behind counts.
+const DEPLOYED: &str = "deployed, KiB each";
 const START: &str = "starts/s";
 /// Threads that ask for the first time.
 const ASKERS: usize = 16;
@@ -72,7 +75,7 @@ fn platform(context: &Context, report: &mut Report, counts: &[usize]) -> Result<
     deploy(0)?;
     platform.ask("w0", "/b/0")?;
     let mut live = 1;
-    let before = Memory::read(&platform.workers());
+    let supervisor = platform.supervisor();
     for count in counts {
         let wanted = (*count - live) as u64 * 512;
         if procfs::kernel_kib().get("MemAvailable").is_some_and(|free| *free < wanted + SPARE_KIB) {
@@ -80,7 +83,9 @@ fn platform(context: &Context, report: &mut Report, counts: &[usize]) -> Result<
             break;
         }
         eprintln!("deploying up to {count}");
+        let empty = Memory::settled(&[], supervisor);
         parallel(live..*count, deploy)?;
+        let before = Memory::settled(&platform.workers(), supervisor);
         eprintln!("starting up to {count}");
         let start = Instant::now();
         parallel(live..*count, |number| platform.ask(&format!("w{number}"), "/b/0").map(drop))?;
@@ -88,8 +93,10 @@ fn platform(context: &Context, report: &mut Report, counts: &[usize]) -> Result<
         let case = case(*count);
         let key = |metric| Key { group: GROUP, case: &case, contestant: PLATFORM, metric };
         report.add(key(START), (*count - live) as f64 / taken.as_secs_f64());
+        let now = Memory::settled(&platform.workers(), supervisor);
+        report.add(key(DEPLOYED), empty.less(&before, "MemAvailable") / (*count - live) as f64);
+        before.until(&now, *count - live, report, &case, PLATFORM);
         live = *count;
-        before.until_now(&platform.workers(), live - 1, report, &case, PLATFORM);
         let host = format!("w{}.user.test", count / 2);
         let target = Target { name: PLATFORM.into(), address: platform.front.clone(), host };
         let load = load::run(context, &target, warm::ALONE, context.seconds(), None)?;
@@ -109,7 +116,7 @@ fn peer(
     const COUNT: usize = 100;
     let program = context.static_binary("bench-hyper")?;
     let folder = tempfile::tempdir_in(context.work.path())?;
-    let before = Memory::read(&[]);
+    let before = Memory::settled(&[], 0);
     let mut children = Vec::new();
     for number in 0..COUNT {
         let at = folder.path().join(number.to_string());
@@ -130,7 +137,7 @@ fn peer(
     }
     let mut pids: Vec<u32> = children.iter().flat_map(|c| procfs::descendants(c.0.id())).collect();
     pids.extend(children.iter().map(|c| c.0.id()));
-    before.until_now(&pids, COUNT, report, &case(COUNT), name);
+    before.until(&Memory::settled(&pids, 0), COUNT, report, &case(COUNT), name);
     Ok(())
 }
 
@@ -138,28 +145,52 @@ fn peer(
 struct Memory {
     kernel: std::collections::BTreeMap<&'static str, u64>,
     pss: u64,
+    supervisor: u64,
 }
 
 impl Memory {
-    fn read(pids: &[u32]) -> Self {
-        Self { kernel: procfs::kernel_kib(), pss: pids.iter().filter_map(|pid| procfs::pss_kib(*pid)).sum() }
+    /// Waits until no more is freed or taken: what belonged to processes that ended, network namespaces above all,
+    /// the kernel gives back later.
+    fn settled(pids: &[u32], supervisor: u32) -> Self {
+        const LOOK: Duration = Duration::from_millis(500);
+        const STILL_KIB: u64 = 256;
+        const LOOKS: usize = 40;
+        let mut kernel = procfs::kernel_kib();
+        for _ in 0..LOOKS {
+            std::thread::sleep(LOOK);
+            let now = procfs::kernel_kib();
+            let free = |kernel: &std::collections::BTreeMap<_, u64>| kernel.get("MemAvailable").copied();
+            let moved = free(&now).unwrap_or_default().abs_diff(free(&kernel).unwrap_or_default());
+            kernel = now;
+            if moved < STILL_KIB {
+                break;
+            }
+        }
+        let pss = |pid| procfs::pss_kib(pid).unwrap_or_default();
+        Self { kernel, pss: pids.iter().map(|pid| pss(*pid)).sum(), supervisor: pss(supervisor) }
     }
 
-    /// What `count` more Workers took since.
-    fn until_now(&self, pids: &[u32], count: usize, report: &mut Report, case: &str, contestant: &str) {
-        let now = Self::read(pids);
-        let of = |memory: &Self, name| memory.kernel.get(name).copied().unwrap_or_default() as f64;
-        let each = |before: f64, after: f64| (after - before) / count.max(1) as f64;
-        let key = |metric| Key { group: GROUP, case, contestant, metric };
-        report.add(key(TOTAL), each(of(&now, "MemAvailable"), of(self, "MemAvailable")));
-        report.add(key(PSS), each(self.pss as f64, now.pss as f64));
-        let kernel = |memory: &Self| {
-            ["SUnreclaim", "PageTables", "KernelStack", "Percpu"]
-                .map(|name| of(memory, name))
-                .iter()
-                .sum::<f64>()
+    fn of(&self, name: &str) -> f64 {
+        self.kernel.get(name).copied().unwrap_or_default() as f64
+    }
+
+    /// How much less of `name` there is in `later`, KiB.
+    fn less(&self, later: &Self, name: &str) -> f64 {
+        self.of(name) - later.of(name)
+    }
+
+    /// What `count` more processes took until `now`.
+    fn until(&self, now: &Self, count: usize, report: &mut Report, case: &str, contestant: &str) {
+        let mut add = |metric, kib: f64| {
+            report.add(Key { group: GROUP, case, contestant, metric }, kib / count.max(1) as f64);
         };
-        report.add(key(KERNEL), each(kernel(self), kernel(&now)));
+        add(TOTAL, self.less(now, "MemAvailable"));
+        add(PSS, now.pss as f64 - self.pss as f64);
+        if now.supervisor > 0 {
+            add(SUPERVISOR, now.supervisor as f64 - self.supervisor as f64);
+        }
+        let kernel = ["SUnreclaim", "PageTables", "KernelStack", "Percpu"];
+        add(KERNEL, kernel.map(|name| now.of(name) - self.of(name)).iter().sum());
     }
 }
 

@@ -175,11 +175,12 @@ fn tinyproxy(context: &Context, _: std::net::SocketAddr) -> Result<Running, Fail
     behind(context, TINYPROXY, Process::start(context, "tinyproxy", &command)?, port)
 }
 
-/// The load program as an unmodified `http` Worker, behind every wall, with its proxy port.
+/// The load program as an unmodified `http` Worker, behind every wall, with its proxy port. What is allowed is not
+/// logged, as with the others.
 fn cloister(context: &Context, origin: std::net::SocketAddr) -> Result<Running, Failure> {
     let policy = format!(
         "version = 1\nmode = \"enforce\"\ndefault = \"deny\"\n[[rule]]\nname = \"origin\"\nhosts = [\"{}\"]\n\
-         ports = [{}]\nschemes = [\"http\"]\nnetworks = [\"127.0.0.0/8\"]\naction = \"allow\"\n",
+         ports = [{}]\nschemes = [\"http\"]\nnetworks = [\"127.0.0.0/8\"]\naction = \"allow\"\nlog = false\n",
         origin.ip(),
         origin.port()
     );

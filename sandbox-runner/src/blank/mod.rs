@@ -109,7 +109,8 @@ fn live(
 ) -> Result<Option<Infallible>, Failure> {
     let Prepared { start, cgroup, limits, mounts, filter, spec, waived, .. } = prepared;
     cloister_sys::disown(&child, start); // closed with the launcher's; START_FD is the copy
-    let Some((ToBlank::Enter, _)) = hear(socket)? else { return Ok(None) };
+    let mut buffer = vec![0; LAUNCH_BYTES];
+    let Some((ToBlank::Enter, _)) = hear(socket, &mut buffer)? else { return Ok(None) };
     let (walls, app) = Raising::new(child, waived, filter)
         .enter_cgroup(cgroup, limits)?
         .enter_namespaces(outside)?
@@ -117,7 +118,7 @@ fn live(
     let (walls, sockets) = walls.make_network(spec.network)?;
     let walls = walls.limit_resources(spec)?.drop_privileges(spec)?.filter(&spec.base)?;
     say_ready(socket, sockets)?;
-    match hear(socket)? {
+    match hear(socket, &mut buffer)? {
         Some((ToBlank::Start(start), descriptors)) => {
             become_worker(walls, app, spec, &start, descriptors).map(Some)
         }
@@ -175,10 +176,9 @@ fn encode(message: &FromBlank) -> Result<Vec<u8>, Failure> {
     codec::encode(message, LAUNCH_BYTES).map_err(io::Error::other).map_err(at(Stage::Protocol, "encoding"))
 }
 
-fn hear(socket: BorrowedFd<'_>) -> Result<Option<(ToBlank, Vec<OwnedFd>)>, Failure> {
-    let mut buffer = vec![0; LAUNCH_BYTES];
+fn hear(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Option<(ToBlank, Vec<OwnedFd>)>, Failure> {
     let received = loop {
-        match descriptors::receive(socket, &mut buffer) {
+        match descriptors::receive(socket, buffer) {
             Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
             other => break other,
         }

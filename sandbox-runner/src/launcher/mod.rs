@@ -37,11 +37,12 @@ const LAST_TRIES: u32 = 500;
 pub fn run() -> Result<(), Failure> {
     cloister_sys::default_signals().map_err(at(Stage::Setup, "restoring signals"))?;
     let socket = cloister_sys::Stdin::take().map_err(at(Stage::Setup, "taking standard input"))?;
-    let Some(ToLauncher::Configure(configure)) = hear(&socket)? else {
+    let mut buffer = vec![0; LAUNCH_BYTES];
+    let Some(ToLauncher::Configure(configure)) = hear(&socket, &mut buffer)? else {
         return Err(protocol("the first message was not the configuration"));
     };
     match Launcher::prepare(socket.as_fd(), configure) {
-        Ok(launcher) => launcher.serve(&socket),
+        Ok(launcher) => launcher.serve(&socket, &mut buffer),
         Err(failure) => {
             say(socket.as_fd(), &FromLauncher::Refused(failure.clone()), &[])?;
             Err(failure)
@@ -74,14 +75,14 @@ impl Launcher {
         Ok(Self { host, blanks, signals, waived: configure.waived })
     }
 
-    fn serve(mut self, socket: &OwnedFd) -> Result<(), Failure> {
-        let ended = self.work(socket);
+    fn serve(mut self, socket: &OwnedFd, buffer: &mut [u8]) -> Result<(), Failure> {
+        let ended = self.work(socket, buffer);
         // Whatever ended it: nothing outlives the launcher.
         self.end();
         ended
     }
 
-    fn work(&mut self, socket: &OwnedFd) -> Result<(), Failure> {
+    fn work(&mut self, socket: &OwnedFd, buffer: &mut [u8]) -> Result<(), Failure> {
         loop {
             let timeout =
                 if self.blanks.has_busy() { PollTimeout::from(RETRY_MS) } else { PollTimeout::NONE };
@@ -100,7 +101,7 @@ impl Launcher {
             self.reap(socket.as_fd())?;
             self.blanks.remove_busy(&self.host.cgroups);
             if message {
-                match hear(socket)? {
+                match hear(socket, buffer)? {
                     Some(message) => self.take(socket.as_fd(), message)?,
                     None => return Ok(()),
                 }
@@ -203,10 +204,10 @@ fn protocol(what: &str) -> Failure {
     Failure { stage: Stage::Protocol, errno: nix::libc::EPROTO, what: what.into() }
 }
 
-/// The next message; `None` at the end. Descriptors are never taken from the supervisor.
-fn hear(socket: &OwnedFd) -> Result<Option<ToLauncher>, Failure> {
-    let mut buffer = vec![0; LAUNCH_BYTES];
-    let (length, _) = match descriptors::receive(socket, &mut buffer) {
+/// The next message; `None` at the end. Descriptors are never taken from the supervisor. The buffer is always the
+/// same: each page of a new one would be copied, which it shares with the child that was made last.
+fn hear(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<ToLauncher>, Failure> {
+    let (length, _) = match descriptors::receive(socket, buffer) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ECONNRESET) => return Ok(None),
         other => other.map_err(at(Stage::Protocol, "receiving"))?,
     };

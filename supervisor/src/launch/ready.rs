@@ -30,7 +30,25 @@ struct List {
     ready: VecDeque<Blank>,
     making: usize,
     waiters: VecDeque<Waiter>,
+    /// Somebody fills it up soon.
+    filling: bool,
     used: u64,
+}
+
+impl List {
+    /// How many of `keep` there neither are nor will be, when who waits has got one.
+    fn lacks(&self, keep: usize) -> usize {
+        (keep + self.waiters.len()).saturating_sub(self.ready.len() + self.making)
+    }
+}
+
+/// What somebody gets who wants a blank.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// One that waited.
+    Blank(Blank),
+    /// A place in the line for the next one.
+    Place(oneshot::Receiver<Result<Blank, StartError>>),
 }
 
 #[derive(Debug)]
@@ -55,6 +73,28 @@ struct Inner {
     gone: Option<String>,
 }
 
+impl Inner {
+    /// Orders blanks for `spec`, so that `keep` will wait when each who is in the line has got one.
+    fn make(&mut self, spec: &Arc<Spec>, keep: usize, mut order: impl FnMut(ToLauncher)) {
+        let Some(list) = self.lists.get_mut(spec) else { return };
+        let wanted = list.lacks(keep);
+        list.making += wanted;
+        for _ in 0..wanted {
+            self.next += 1;
+            let (exit, _) = watch::channel(None);
+            let entry = Entry {
+                spec: Arc::clone(spec),
+                making: true,
+                sockets: Arc::new(Sockets::default()),
+                exit,
+                lookers: VecDeque::new(),
+            };
+            self.entries.insert(self.next, entry);
+            order(ToLauncher::Make { blank: self.next, spec: Spec::clone(spec) });
+        }
+    }
+}
+
 /// What is known of all blanks and processes.
 #[derive(Debug)]
 pub(super) struct Ready {
@@ -74,47 +114,43 @@ impl Ready {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a waiting blank, or a place in the line for the next one; `order` gets what the
-    /// launcher is to make.
+    /// Takes a waiting blank, or a place in the line for the next one; `order` gets what the launcher is to
+    /// make for who waits. True when the caller must [`fill`](Self::fill) a moment later.
     pub(super) fn take(
         &self,
         spec: &Arc<Spec>,
-        mut order: impl FnMut(ToLauncher),
-    ) -> Result<Result<Blank, oneshot::Receiver<Result<Blank, StartError>>>, StartError> {
+        order: impl FnMut(ToLauncher),
+    ) -> Result<(Taken, bool), StartError> {
         let mut guard = self.lock();
         let inner = &mut *guard;
         if let Some(reason) = &inner.gone {
             return Err(StartError::LauncherGone(reason.clone()));
         }
         inner.tick += 1;
-        let tick = inner.tick;
         let list = inner.lists.entry(Arc::clone(spec)).or_default();
-        list.used = tick;
+        list.used = inner.tick;
         let taken = match list.ready.pop_front() {
-            Some(blank) => Ok(blank),
+            Some(blank) => Taken::Blank(blank),
             None => {
                 let (sender, receiver) = oneshot::channel();
                 list.waiters.push_back(sender);
-                Err(receiver)
+                Taken::Place(receiver)
             }
         };
-        let wanted = (self.keep + list.waiters.len()).saturating_sub(list.ready.len() + list.making);
-        list.making += wanted;
-        for _ in 0..wanted {
-            inner.next += 1;
-            let (exit, _) = watch::channel(None);
-            let entry = Entry {
-                spec: Arc::clone(spec),
-                making: true,
-                sockets: Arc::new(Sockets::default()),
-                exit,
-                lookers: VecDeque::new(),
-            };
-            inner.entries.insert(inner.next, entry);
-            order(ToLauncher::Make { blank: inner.next, spec: Spec::clone(spec) });
-        }
+        let fill = self.keep > 0 && !list.filling;
+        list.filling |= fill;
+        inner.make(spec, 0, order);
         self.forget_oldest(inner);
-        Ok(taken)
+        Ok((taken, fill))
+    }
+
+    /// Has made what is missing of the blanks that are kept for `spec`.
+    pub(super) fn fill(&self, spec: &Arc<Spec>, order: impl FnMut(ToLauncher)) {
+        let mut inner = self.lock();
+        if let Some(list) = inner.lists.get_mut(spec) {
+            list.filling = false;
+            inner.make(spec, self.keep, order);
+        }
     }
 
     /// Gives up the blanks of the spec that was not used for longest when there are too many specs;

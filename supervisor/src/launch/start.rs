@@ -2,8 +2,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use cloister_ipc::launch::{Enforced, FromBlank, ToBlank};
+use cloister_ipc::launch::{Enforced, FromBlank, ToBlank, ToLauncher};
 use cloister_ipc::limits::LAUNCH_BYTES;
 use cloister_ipc::{codec, descriptors};
 use nix::time::ClockId;
@@ -17,9 +18,12 @@ use super::client::{encode_start, protocol, set_nonblocking};
 use super::plan::Plan;
 use super::process::Killer;
 use super::reactor::register;
-use super::ready::Blank;
+use super::ready::{Blank, Taken};
 use super::{Exit, Launcher, Net, Process, StartError, Walls};
 use crate::registry::Deployed;
+
+/// How long after a blank was taken others are made in its place: a start has the machine to itself until then.
+const FILL_AFTER: Duration = Duration::from_millis(5);
 
 impl Launcher {
     /// Takes a waiting blank, or has one made, and starts the version in it. When this future is
@@ -67,14 +71,25 @@ impl Launcher {
     }
 
     async fn take_blank(&self, plan: &Plan) -> Result<Blank, StartError> {
-        let order = |order| {
-            // A closed channel is noticed by whoever waits: the launcher is gone.
-            let _ = self.commands.send(order);
-        };
-        match self.ready.take(&plan.spec, order)? {
-            Ok(blank) => Ok(blank),
-            Err(line) => line.await.unwrap_or_else(|_| Err(StartError::LauncherGone("it ended".into()))),
+        let (taken, fill) = self.ready.take(&plan.spec, |order| self.order(order))?;
+        if fill {
+            let (launcher, spec) = (self.clone(), Arc::clone(&plan.spec));
+            tokio::spawn(async move {
+                tokio::time::sleep(FILL_AFTER).await;
+                launcher.ready.fill(&spec, |order| launcher.order(order));
+            });
         }
+        match taken {
+            Taken::Blank(blank) => Ok(blank),
+            Taken::Place(line) => {
+                line.await.unwrap_or_else(|_| Err(StartError::LauncherGone("it ended".into())))
+            }
+        }
+    }
+
+    fn order(&self, order: ToLauncher) {
+        // A closed channel is noticed by whoever waits: the launcher is gone.
+        let _ = self.commands.send(order);
     }
 }
 

@@ -1,6 +1,6 @@
 //! One live process of a Worker's version.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ pub(super) enum Link {
     /// `ipc`: a connection a shard.
     Ipc {
         /// The control socket.
-        control: OwnedFd,
+        control: Arc<OwnedFd>,
         /// Connections by shard.
         connections: Box<[Mutex<Option<Arc<Connection>>>]>,
     },
@@ -207,7 +207,7 @@ impl Instance {
         }
         let id = self.connections.fetch_add(1, Ordering::Relaxed);
         let instance = Arc::downgrade(self);
-        let opened = Connection::open(id, control.as_fd().try_clone_to_owned()?, move |end| {
+        let opened = Connection::open(id, Arc::clone(control), move |end| {
             if let Some(instance) = instance.upgrade() {
                 instance.kill(match end {
                     End::Closed { greeted } => {

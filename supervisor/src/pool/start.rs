@@ -119,7 +119,7 @@ impl Pool {
                     return Err(failed(format!("can't be told its bindings: {error}")));
                 }
                 let connections = (0..self.0.options.shards.max(1)).map(|_| Mutex::default()).collect();
-                Link::Ipc { control, connections }
+                Link::Ipc { control: Arc::new(control), connections }
             }
             (Contract::Ipc, None) => return Err(failed("the process came without a control socket".into())),
             (Contract::Http, _) => Link::Http(Upstream::new(ADDRESS, self.0.options.shards)),

@@ -67,14 +67,32 @@ fn other(name: &str, workers: &Range<u32>) -> Result<Account, ServeError> {
     Ok(Account { name: name.to_owned(), uid: user.uid, gid: user.gid, from_root: true })
 }
 
+/// Descriptors for which the process's table has room from the start (8 bytes each).
+const TABLE: u64 = 1 << 16;
+
 /// As many descriptors as the hard limit lets: each live Worker costs several.
 pub(super) fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
     match raised {
-        Ok(limit) => tracing::debug!(limit, "descriptor limit"),
+        Ok(limit) => {
+            tracing::debug!(limit, "descriptor limit");
+            if let Err(error) = widen_table(limit.min(TABLE)) {
+                tracing::warn!(%error, "the table of descriptors can't be made larger: it will be when it is full");
+            }
+        }
         Err(error) => tracing::warn!(%error, "the descriptor limit can't be raised"),
     }
+}
+
+/// Makes the table of descriptors as large as for `count`; it never shrinks. To make it larger later would stop a
+/// data plane thread: with several threads the kernel waits for all readers of the old one (`synchronize_rcu` in
+/// fs/file.c), 15 ms and more.
+fn widen_table(count: u64) -> std::io::Result<()> {
+    let last = i32::try_from(count.saturating_sub(1)).unwrap_or(i32::MAX);
+    let any = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+    rustix::io::fcntl_dupfd_cloexec(&any, last)?;
+    Ok(())
 }
 
 /// Workers get a core limit of 1 byte, which keeps the kernel from running the host's crash handler for
@@ -122,4 +140,19 @@ pub(super) fn drop_to(account: &Account) -> Result<(), ServeError> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_descriptors_has_room_from_the_start() {
+        let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let count = soft.min(TABLE);
+        widen_table(count).unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        assert!(size.trim().parse::<u64>().unwrap() >= count, "{size} for {count}");
+    }
 }

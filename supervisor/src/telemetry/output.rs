@@ -1,10 +1,10 @@
 //! A Worker's standard output and error, line by line, bounded.
 
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 
 use super::{Detail, Event, Telemetry};
@@ -12,6 +12,9 @@ use crate::registry::Deployed;
 
 /// Longest line kept, in bytes; the rest of it is dropped.
 const LINE_BYTES: usize = 2048;
+
+/// Read at once.
+const READ_BYTES: usize = 16 << 10;
 
 /// Lines taken from one stream of a process in a second; more are counted and dropped.
 const LINES_A_SECOND: u32 = 200;
@@ -65,9 +68,8 @@ impl LineReader {
 
 /// Reads `pipe` until its end. `stream` names it.
 pub async fn capture(telemetry: Telemetry, deployed: Arc<Deployed>, stream: &'static str, pipe: OwnedFd) {
-    let Ok(mut pipe) = Receiver::from_owned_fd(pipe) else { return };
+    let Ok(pipe) = Receiver::from_owned_fd(pipe) else { return };
     let mut lines = LineReader::default();
-    let mut buffer = vec![0; 16 << 10];
     let mut allowance = Allowance::default();
     let record = |line: String| {
         telemetry.record(Event {
@@ -77,17 +79,12 @@ pub async fn capture(telemetry: Telemetry, deployed: Arc<Deployed>, stream: &'st
             detail: Detail::Output { stream, line },
         });
     };
-    while let Ok(count) = pipe.read(&mut buffer).await {
-        if count == 0 {
-            break;
-        }
-        let bytes = buffer.get(..count).unwrap_or_default();
-        allowance.turn(&record);
-        allowance.bytes += count;
-        if allowance.is_used_up() {
-            allowance.dropped += lines.skip(bytes);
-        } else {
-            lines.take(bytes, |line| allowance.pass(line, &record));
+    while pipe.readable().await.is_ok() {
+        match take(&pipe, &mut lines, &mut allowance, &record) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => break,
         }
         if allowance.bytes >= BYTES_A_SECOND {
             tokio::time::sleep(allowance.left()).await;
@@ -97,6 +94,26 @@ pub async fn capture(telemetry: Telemetry, deployed: Arc<Deployed>, stream: &'st
         allowance.pass(line, &record);
     }
     allowance.tell(&record);
+}
+
+/// Takes what is there. The buffer is on the stack: for nearly all of its life a stream says nothing.
+fn take(
+    pipe: &Receiver,
+    lines: &mut LineReader,
+    allowance: &mut Allowance,
+    record: &impl Fn(String),
+) -> io::Result<usize> {
+    let mut buffer = [0; READ_BYTES];
+    let count = pipe.try_read(&mut buffer)?;
+    let bytes = buffer.get(..count).unwrap_or_default();
+    allowance.turn(record);
+    allowance.bytes += count;
+    if allowance.is_used_up() {
+        allowance.dropped += lines.skip(bytes);
+    } else {
+        lines.take(bytes, |line| allowance.pass(line, record));
+    }
+    Ok(count)
 }
 
 /// Lets so many lines a second pass, and tells how many did not.

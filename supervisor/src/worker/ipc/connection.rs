@@ -52,14 +52,14 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Opens the stream number `id` through `control`, a duplicate of the process's control socket.
+    /// Opens the stream number `id` through `control`, the process's control socket.
     /// Must be called within the runtime that will use it. `on_end` is called once.
     ///
     /// # Errors
     /// No descriptors left, or the Worker is gone.
     pub fn open(
         id: ConnectionId,
-        control: OwnedFd,
+        control: Arc<OwnedFd>,
         on_end: impl Fn(End) + Send + Sync + 'static,
     ) -> io::Result<Arc<Self>> {
         let control = Control::new(control)?;

@@ -4,36 +4,32 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cloister_ipc::control::{Control as Record, EnvBinding, Start};
 use cloister_ipc::limits::CONTROL_BYTES;
 use cloister_ipc::{PROTOCOL, codec, descriptors};
-use tokio::io::Interest;
-use tokio::net::UnixDatagram;
 
+use super::stream::room;
 use crate::registry::{Binding, Deployed};
 
 /// Records a Worker may leave unread beyond what the socket holds.
 const BACKLOG: usize = 256;
 
-/// One runtime's handle on a Worker's control socket.
+/// One connection's handle on a Worker's control socket.
 #[derive(Debug)]
 pub struct Control {
-    /// A `SOCK_SEQPACKET` socket; the type stands for "a Unix socket with records".
-    socket: UnixDatagram,
+    socket: Arc<OwnedFd>,
     backlog: Mutex<VecDeque<(Vec<u8>, OwnedFd)>>,
 }
 
 impl Control {
-    /// Registers `socket` (a duplicate of the process's control socket) with this runtime.
+    /// Over the process's control socket, which from now on does not block.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        let socket = std::os::unix::net::UnixDatagram::from(socket);
-        socket.set_nonblocking(true)?;
-        let socket = UnixDatagram::from_std(socket)?;
+    pub fn new(socket: Arc<OwnedFd>) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Self { socket, backlog: Mutex::default() })
     }
 
@@ -64,24 +60,23 @@ impl Control {
     /// # Errors
     /// The socket is closed.
     pub(super) async fn drain(&self) -> io::Result<()> {
-        loop {
-            if self.lock().is_empty() {
-                return Ok(());
-            }
-            self.socket.writable().await?;
-            let mut backlog = self.lock();
-            let Some((record, descriptor)) = backlog.front() else { return Ok(()) };
-            let sent = self.socket.try_io(Interest::WRITABLE, || {
-                descriptors::send(&self.socket, record, &[descriptor.as_fd()])
-            });
-            match sent {
-                Ok(()) => {
-                    backlog.pop_front();
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        while !self.send_kept()? {
+            room(&*self.socket).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends of what is kept as much as there is room for; true when nothing is left.
+    fn send_kept(&self) -> io::Result<bool> {
+        let mut backlog = self.lock();
+        while let Some((record, descriptor)) = backlog.front() {
+            match descriptors::send(&self.socket, record, &[descriptor.as_fd()]) {
+                Ok(()) => drop(backlog.pop_front()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
+        Ok(true)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(Vec<u8>, OwnedFd)>> {

@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,8 +14,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::net::SendFlags;
+use tokio::io::Interest;
 use tokio::net::unix::pipe;
 use tokio_util::io::poll_read_buf;
+
+use crate::launch::reactor::register;
 
 /// Pause before room is looked for again where it can't be waited for, for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -51,12 +54,22 @@ impl Stream {
     /// Waits until there is room.
     pub(super) async fn room(&self) -> io::Result<()> {
         let socket = self.socket().as_fd().try_clone_to_owned();
-        match socket.and_then(|socket| tokio::net::UnixStream::from_std(socket.into())) {
-            Ok(watched) => watched.writable().await.map(drop),
-            Err(_) => {
-                tokio::time::sleep(PAUSE).await;
-                Ok(())
-            }
+        room_of(socket).await
+    }
+}
+
+/// Waits until there is room in a Unix socket that is not watched for it.
+pub(super) async fn room(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd().try_clone_to_owned();
+    room_of(socket).await
+}
+
+async fn room_of(duplicate: io::Result<OwnedFd>) -> io::Result<()> {
+    match duplicate.and_then(|socket| register(socket, Interest::WRITABLE)) {
+        Ok(watched) => watched.writable().await.map(drop),
+        Err(_) => {
+            tokio::time::sleep(PAUSE).await;
+            Ok(())
         }
     }
 }
