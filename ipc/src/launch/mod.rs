@@ -199,6 +199,9 @@ pub struct Machine {
     pub landlock_lacks: Vec<Wall>,
     /// Which cgroups are used.
     pub cgroup: CgroupMode,
+    /// Where the memory of Workers is told: the folder that has one for each, by its number. `None` when cgroups are
+    /// waived.
+    pub memory_folder: Option<String>,
     /// Every Worker has a host uid of its own.
     pub own_uid: bool,
 }
@@ -214,6 +217,17 @@ pub enum CgroupMode {
     V1,
     /// Waived.
     None,
+}
+
+impl CgroupMode {
+    /// The file that tells what a cgroup's memory is at now, in bytes (cgroup-v2.rst, cgroup-v1/memory.rst).
+    #[must_use]
+    pub const fn memory_file(self) -> &'static str {
+        match self {
+            Self::V2 => "memory.current",
+            Self::V1 | Self::None => "memory.usage_in_bytes",
+        }
+    }
 }
 
 /// How a process ended.

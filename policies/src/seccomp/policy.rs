@@ -53,6 +53,18 @@ impl Decision {
 }
 
 impl Decision {
+    /// The same, but what is only said to happen happens.
+    fn honest(self) -> Self {
+        let honest = |action| if action == Action::NOTHING { Action::Allow } else { action };
+        match self {
+            Self::Always(action) => Self::Always(honest(action)),
+            Self::ByArguments { cases, otherwise } => Self::ByArguments {
+                cases: cases.into_iter().map(|(tests, action)| (tests, honest(action))).collect(),
+                otherwise: honest(otherwise),
+            },
+        }
+    }
+
     /// What this refuses, and else `next`. `None` when it allows in a case: then `next` would not be asked.
     fn before(self, next: Self) -> Option<Self> {
         let Self::ByArguments { mut cases, otherwise: Action::Allow } = self else { return None };
@@ -113,9 +125,10 @@ pub(super) type Table = BTreeMap<u32, Decision>;
 pub(super) struct Policy {
     /// What a Worker may; what is not in it fails with ENOSYS.
     pub(super) worker: Table,
-    /// The same, loosened by `launch.toml`.
+    /// The same, loosened by `launch.toml`, and without calls that only seem to happen: a blank could be told by them
+    /// that it has raised a wall.
     pub(super) base: Table,
-    /// What `launch.toml` loosened, put back, and `deny/`; what is not in it is allowed.
+    /// What is loosened in `base`, put back, and `deny/`; what is not in it is allowed.
     pub(super) last: Table,
 }
 
@@ -176,13 +189,29 @@ impl Policy {
     /// The two filters around what a Worker may.
     pub(super) fn around(arch: Arch, profile: &Profile, mut worker: Table) -> Result<Self, SeccompError> {
         let (mut base, mut last) = (worker.clone(), denied(arch, profile)?);
-        for (name, number, decision) in Reader::new(arch)?.read(LAUNCH)? {
+        let mut loosened = Vec::new();
+        for (number, decision) in &mut base {
+            let honest = decision.clone().honest();
+            if *decision != honest {
+                *decision = honest;
+                loosened.push(*number);
+            }
+        }
+        for (_, number, decision) in Reader::new(arch)?.read(LAUNCH)? {
             base.insert(number, decision);
+            loosened.push(number);
+        }
+        for number in loosened {
             let wanted = worker.entry(number).or_insert(Decision::Always(Action::ENOSYS)).clone();
             let both = match last.remove(&number) {
                 None => wanted,
                 Some(denied) => denied.before(wanted).ok_or_else(|| {
-                    composition(DENY.0, name, "is in launch.toml: deny it by cases, and allow else")
+                    let name = super::arch::name(arch, number).unwrap_or_default().to_owned();
+                    composition(
+                        DENY.0,
+                        name,
+                        "is put back by the second filter: deny it by cases, and allow else",
+                    )
                 })?,
             };
             last.insert(number, both);

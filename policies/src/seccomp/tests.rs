@@ -75,7 +75,7 @@ fn every_profile_compiles_and_stays_small() {
             let programs = compile_for(arch, &profile).unwrap();
             let (base, last) = programs.instructions();
             println!("{arch:?} {profile:?}: {base} + {last} instructions");
-            assert!(base < 600 && last < 160, "{base} + {last}");
+            assert!(base < 600 && last < 200, "{base} + {last}");
         }
     }
 }
@@ -397,6 +397,46 @@ fn nothing_shared_with_others_is_touched() {
             assert_eq!(filters.call("fadvise64", &[3, 0, 0, 4]), EINVAL, "POSIX_FADV_DONTNEED");
             for command in [1, 2, 4] {
                 assert_eq!(filters.call("membarrier", &[command]), EINVAL, "{command}");
+            }
+        }
+    }
+}
+
+/// What the first filter refuses is seen: no call only seems to happen in a blank, which raises walls.
+#[test]
+fn the_first_filter_does_not_lie() {
+    for arch in ARCHES {
+        for profile in profiles() {
+            let programs = compile_for(arch, &profile).unwrap();
+            let lies = |program: &[u8]| program.chunks(8).any(|at| at == [6, 0, 0, 0, 0, 0, 5, 0]);
+            assert!(!lies(&programs.base), "{profile:?}");
+            assert!(lies(&programs.last) || profile.processes, "{profile:?}");
+        }
+    }
+}
+
+/// A thread is one of its process, with its table of descriptors.
+#[test]
+fn threads_share_what_is_bounded() {
+    // glibc, musl (with CLONE_DETACHED), Go, Zig.
+    let usual = [0x003d_0f00, 0x007d_0f00, 0x0005_0f00, 0x0069_0f00 | 0x0014_0000];
+    for arch in ARCHES {
+        for profile in profiles() {
+            let filters = Filters::new(arch, profile);
+            for flags in usual {
+                assert_eq!(filters.call("clone", &[high(flags)]), Action::Allow, "{flags:#x}");
+                for (bit, name) in [(0x400, "FILES"), (0x200, "FS"), (0x4_0000, "SYSVSEM")] {
+                    let want = if profile.processes { Action::Allow } else { EPERM };
+                    assert_eq!(filters.call("clone", &[high(flags & !bit)]), want, "without CLONE_{name}");
+                }
+                let want = if profile.processes { Action::Allow } else { EPERM };
+                assert_eq!(filters.call("clone", &[high(flags | 0x4000)]), want, "CLONE_VFORK");
+            }
+            let locks = if profile.processes { Action::Allow } else { Action::NOTHING };
+            assert_eq!(filters.call("flock", &[1, 2]), locks);
+            for name in ["fsync", "fdatasync"] {
+                assert_eq!(filters.call(name, &[1]), Action::NOTHING, "{name}");
+                assert_eq!(filters.blank(name, &[1]), Action::Allow, "{name} from the blank");
             }
         }
     }

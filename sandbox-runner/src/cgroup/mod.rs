@@ -90,6 +90,15 @@ impl Cgroups {
         }
     }
 
+    /// The folder with a folder for each, in the hierarchy of the memory controller.
+    pub(crate) fn memory_folder(&self) -> Option<&str> {
+        match self {
+            Self::V2(v2) => Some(v2.path()),
+            Self::V1(v1) => v1.memory_path(),
+            Self::None => None,
+        }
+    }
+
     /// The folder of `blank` below the launcher's cgroup (of each hierarchy); `None` when waived.
     pub(crate) fn folder(&self, blank: BlankId) -> Option<String> {
         let name = match self {

@@ -86,6 +86,10 @@ impl V1 {
         &self.name
     }
 
+    pub(super) fn memory_path(&self) -> Option<&str> {
+        self.hierarchies.iter().find(|hierarchy| hierarchy.memory).map(|hierarchy| hierarchy.path.as_str())
+    }
+
     pub(super) fn limits(&self, blank: BlankId) -> io::Result<Vec<CgroupLimit>> {
         let mut limits = Vec::new();
         for hierarchy in &self.hierarchies {

@@ -55,6 +55,10 @@ impl V2 {
         &self.name
     }
 
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     pub(super) fn limits(&self, blank: BlankId) -> io::Result<Vec<CgroupLimit>> {
         files::limits(&self.own, &format!("{blank}/"), &LIMITS)
     }

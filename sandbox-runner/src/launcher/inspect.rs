@@ -17,6 +17,9 @@ pub(super) fn view(host: &Host, blank: BlankId, pid: i32, uid: u32) -> io::Resul
     let folder = openat(&host.proc, pid.to_string(), flags, Mode::empty())?;
     let own = openat(&host.proc, "self/ns", flags, Mode::empty())?;
     let (status, proc_owner) = read(folder.as_fd(), "status")?;
+    if is_over(&status) {
+        return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));
+    }
     let text = |name: &str| read(folder.as_fd(), name).map(|(text, _)| text);
     Ok(KernelView {
         status,
@@ -31,6 +34,15 @@ pub(super) fn view(host: &Host, blank: BlankId, pid: i32, uid: u32) -> io::Resul
         proc_owner,
         core_cookie: cloister_sys::core_scheduling_cookie_of(pid).ok(),
     })
+}
+
+/// Whether the process's first thread has ended. Others may go on, but nothing of the process can be looked at
+/// any more, its namespaces neither.
+fn is_over(status: &str) -> bool {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("State:"))
+        .is_some_and(|state| state.trim().starts_with(['Z', 'X']))
 }
 
 /// A whole text of the kernel's, and the file's owner.

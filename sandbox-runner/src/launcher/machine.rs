@@ -77,6 +77,7 @@ impl Host {
             landlock_abi: walls::landlock_abi(),
             landlock_lacks: walls::landlock_lacks(walls::landlock_abi()),
             cgroup: self.cgroups.mode(),
+            memory_folder: self.cgroups.memory_folder().map(str::to_owned),
             own_uid: self.own_uid,
         }
     }

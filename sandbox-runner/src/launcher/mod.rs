@@ -12,7 +12,7 @@ mod template;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use cloister_ipc::launch::{Configure, Failure, FromLauncher, Stage, ToLauncher, Wall};
+use cloister_ipc::launch::{BlankId, Configure, Failure, FromLauncher, Stage, ToLauncher, Wall};
 use cloister_ipc::limits::LAUNCH_BYTES;
 use cloister_ipc::{codec, descriptors};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -153,7 +153,7 @@ impl Launcher {
                         say(socket, &FromLauncher::Sockets { blank }, &sockets)
                     }
                     Err(error) => {
-                        let errno = error.raw_os_error().unwrap_or(nix::libc::EIO);
+                        let errno = self.unless_over(blank, &error, nix::libc::ENOTCONN);
                         say(socket, &FromLauncher::SocketsFailed { blank, errno }, &[])
                     }
                 }
@@ -168,7 +168,7 @@ impl Launcher {
                 let message = match view {
                     Ok(view) => FromLauncher::Inspected { blank, view: Box::new(view) },
                     Err(error) => {
-                        let errno = error.raw_os_error().unwrap_or(nix::libc::EIO);
+                        let errno = self.unless_over(blank, &error, nix::libc::ESRCH);
                         FromLauncher::InspectFailed { blank, errno }
                     }
                 };
@@ -178,6 +178,18 @@ impl Launcher {
                 self.blanks.kill(blank);
                 Ok(())
             }
+        }
+    }
+
+    /// The number of an error. One that says that a child's first thread has ended becomes `over`, and the child is
+    /// ended whole: it can neither be reached nor looked at any more.
+    fn unless_over(&self, blank: BlankId, error: &io::Error, over: i32) -> i32 {
+        match error.raw_os_error() {
+            Some(nix::libc::ENOENT | nix::libc::ESRCH) => {
+                self.blanks.kill(blank);
+                over
+            }
+            errno => errno.unwrap_or(nix::libc::EIO),
         }
     }
 

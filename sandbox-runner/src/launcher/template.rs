@@ -139,7 +139,14 @@ fn device(path: &Path, name: &str, minor: u64) -> io::Result<Option<MountEnforce
             let none: Option<&str> = None;
             let host = host_path("dev").join(name);
             mount(Some(host.as_path()), path, none, MsFlags::MS_BIND, none)?;
-            Ok(Some(MountEnforced::new(format!("/dev/{name}"), "")))
+            // Above all noexec: a mapping of /dev/zero would be memory to write and to run.
+            let flags = MsFlags::MS_BIND
+                | MsFlags::MS_REMOUNT
+                | MsFlags::MS_RDONLY
+                | MsFlags::MS_NOSUID
+                | MsFlags::MS_NOEXEC;
+            mount(none, path, none, flags, none)?;
+            Ok(Some(MountEnforced::new(format!("/dev/{name}"), "ro,nosuid,noexec")))
         }
         made => {
             made?;

@@ -133,8 +133,12 @@ pub(super) fn check_data<'d, R: ReadRef<'d>>(data: R, size: u64) -> Result<Progr
             }
             elf::PT_LOAD => {
                 loads = true;
-                if segment.p_flags(endian).contains(elf::PF_W | elf::PF_X) {
+                let flags = segment.p_flags(endian);
+                if flags.contains(elf::PF_W | elf::PF_X) {
                     writes_code = Some("a segment that is writable and executable");
+                } else if flags.contains(elf::PF_X) && segment.p_memsz(endian) > length {
+                    // The kernel maps the rest writable whatever the flags say (vm_brk_flags in fs/binfmt_elf.c).
+                    writes_code = Some("an executable segment that is longer than what the file has of it");
                 }
             }
             elf::PT_GNU_STACK if segment.p_flags(endian).contains(elf::PF_X) => {

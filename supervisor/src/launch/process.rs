@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub struct Process {
     pub(super) output: Option<(OwnedFd, OwnedFd)>,
     pub(super) net: Option<Net>,
     pub(super) walls: Arc<Walls>,
+    /// What its cgroup's memory is at.
+    pub(super) memory: Option<PathBuf>,
     pub(super) ready: Arc<Ready>,
 }
 
@@ -86,6 +89,13 @@ impl Process {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the process is over"));
         }
         Ok(Duration::from(self.clock.now()?))
+    }
+
+    /// All memory that its cgroup is charged with now, bytes: of every process in it, of its files in `/tmp`, of what
+    /// the kernel keeps for it. `None` without cgroups, or when it is over.
+    #[must_use]
+    pub fn memory(&self) -> Option<u64> {
+        std::fs::read_to_string(self.memory.as_ref()?).ok()?.trim().parse().ok()
     }
 
     /// Orders the whole process tree to be killed; [`exited`](Self::exited) tells when it is gone.

@@ -1,6 +1,7 @@
 //! One start.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,9 @@ impl Launcher {
             cgroup: plan.spec.cgroup,
             tmp_bytes: plan.spec.tmp_bytes,
         };
+        let memory = self.machine.memory_folder.as_ref().map(|folder| {
+            Path::new(folder).join(blank.id.to_string()).join(self.machine.cgroup.memory_file())
+        });
         Ok(Process {
             pid: blank.pid,
             clock,
@@ -66,6 +70,7 @@ impl Launcher {
             output: Some((ends.ours.0, ends.ours.1)),
             net,
             walls: Arc::new(walls),
+            memory,
             ready: Arc::clone(&self.ready),
         })
     }

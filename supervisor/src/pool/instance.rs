@@ -68,7 +68,8 @@ pub struct Instance {
     pub(super) born: Instant,
     pub(super) link: Link,
     pub(super) load: AtomicU32,
-    pub(super) draining: AtomicBool,
+    /// Since when it takes no new requests.
+    pub(super) draining: OnceLock<Instant>,
     pub(super) last_used: AtomicU64,
     meter: Mutex<Meter>,
     open: AtomicU32,
@@ -126,7 +127,7 @@ impl Instance {
             born: Instant::now(),
             link,
             load: AtomicU32::new(0),
-            draining: AtomicBool::new(false),
+            draining: OnceLock::new(),
             last_used: AtomicU64::new(0),
             meter: Mutex::default(),
             open: AtomicU32::new(0),

@@ -17,9 +17,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const BATCH: usize = 10;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Longest a retired process may finish its requests.
-const DRAIN: Duration = Duration::from_secs(60);
-
 /// How a process is to be ended.
 enum End {
     /// When it still has nothing to do.
@@ -51,7 +48,8 @@ pub struct LiveWorker {
     pub invocations: u64,
     /// CPU time used, microseconds.
     pub cpu_us: u64,
-    /// Resident memory, bytes; shared pages count.
+    /// Memory that its cgroup is charged with, bytes: all of its processes, its files in `/tmp`, what the kernel keeps
+    /// for it. Without cgroups its resident pages.
     pub memory_bytes: u64,
     /// It takes no new requests.
     pub draining: bool,
@@ -98,16 +96,18 @@ impl Pool {
         let now = self.milliseconds();
         let mut doomed = Vec::new();
         let mut idle = Vec::new();
-        let (mut memory, budget) = (0, self.0.options.memory_bytes);
+        let (mut used, budget) = (0, self.0.options.memory_bytes);
         for instance in self.instances() {
             let since = Duration::from_millis(now.saturating_sub(instance.last_used.load(Ordering::Relaxed)));
-            let draining = instance.draining.load(Ordering::Relaxed);
+            let draining = instance.draining.get();
             let busy = !instance.is_idle();
-            if draining && busy && since > DRAIN {
+            // From its replacement on, not from the last request that ended: those would let it live as long as there
+            // are others.
+            if busy && draining.is_some_and(|since| since.elapsed() > self.0.options.drain) {
                 doomed.push((instance, End::Whatever(Fate::Retired)));
                 continue;
             }
-            if draining && !busy {
+            if draining.is_some() && !busy {
                 doomed.push((instance, End::UnlessBusy(Fate::Retired)));
                 continue;
             }
@@ -116,20 +116,20 @@ impl Pool {
                 continue;
             }
             if budget.is_some() {
-                let resident = resident(instance.pid());
-                memory += resident;
+                let own = memory(&instance);
+                used += own;
                 if !busy {
-                    idle.push((since, resident, instance));
+                    idle.push((since, own, instance));
                 }
             }
         }
         if let Some(budget) = budget {
             idle.sort_by_key(|(since, ..)| std::cmp::Reverse(*since));
-            for (_, resident, instance) in idle {
-                if memory <= budget {
+            for (_, own, instance) in idle {
+                if used <= budget {
                     break;
                 }
-                memory = memory.saturating_sub(resident);
+                used = used.saturating_sub(own);
                 doomed.push((instance, End::UnlessBusy(Fate::Evicted)));
             }
         }
@@ -171,8 +171,8 @@ impl Pool {
             in_flight,
             invocations: instance.calls(),
             cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX),
-            memory_bytes: resident(instance.pid()),
-            draining: instance.draining.load(Ordering::Relaxed),
+            memory_bytes: memory(instance),
+            draining: instance.draining.get().is_some(),
             walls: instance.process.walls(),
         }
     }
@@ -203,6 +203,11 @@ impl Pool {
             self.0.slots.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         slots.iter().flat_map(|slot| slot.instances()).collect()
     }
+}
+
+/// Memory of a process, bytes: what its cgroup is charged with, or else its resident pages; 0 when it is over.
+fn memory(instance: &Instance) -> u64 {
+    instance.process.memory().unwrap_or_else(|| resident(instance.pid()))
 }
 
 /// Resident memory of a process, bytes; 0 when it is over.

@@ -35,6 +35,8 @@ pub struct Options {
     pub idle: Duration,
     /// Memory of all processes together, bytes; above it the longest idle are ended.
     pub memory_bytes: Option<u64>,
+    /// Longest that a process which was replaced may finish its requests.
+    pub drain: Duration,
     /// Most requests that wait for a process of one Worker.
     pub waiting: usize,
     /// Longest time a request waits for a process, besides the start itself.
@@ -49,6 +51,7 @@ impl Default for Options {
             start_timeout: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             memory_bytes: None,
+            drain: Duration::from_secs(60),
             waiting: 1024,
             patience: Duration::from_secs(10),
             shards: 1,
@@ -133,7 +136,7 @@ impl Pool {
         let current = self.0.registry.get(worker).map(|deployed| Arc::clone(&deployed.version));
         let slot = self.0.slots.read().unwrap_or_else(PoisonError::into_inner).get(worker).cloned();
         let Some(slot) = slot else { return };
-        slot.retire(self, current.as_ref());
+        slot.retire(current.as_ref());
     }
 
     fn slot(&self, id: &WorkerId) -> Arc<Slot> {

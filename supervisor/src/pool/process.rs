@@ -32,6 +32,10 @@ pub trait Process: Send + Sync {
     /// # Errors
     /// It is over.
     fn cpu_time(&self) -> io::Result<Duration>;
+    /// All memory that it is charged with now, bytes; `None` when nothing tells.
+    fn memory(&self) -> Option<u64> {
+        None
+    }
     /// Orders it to be killed.
     fn kill(&self);
     /// Waits for its end; any number may wait.
@@ -79,6 +83,10 @@ impl Process for launch::Process {
 
     fn cpu_time(&self) -> io::Result<Duration> {
         self.cpu_time()
+    }
+
+    fn memory(&self) -> Option<u64> {
+        self.memory()
     }
 
     fn kill(&self) {

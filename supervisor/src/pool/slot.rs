@@ -279,7 +279,7 @@ impl Slot {
     }
 
     /// Drains all versions but `current`; ends at once what has nothing to do.
-    pub(super) fn retire(&self, pool: &Pool, current: Option<&Arc<str>>) {
+    pub(super) fn retire(&self, current: Option<&Arc<str>>) {
         let idle: Vec<_> = {
             let mut state = self.state();
             if state.current.as_ref().map(|deployed| &deployed.version) == current {
@@ -287,7 +287,7 @@ impl Slot {
             }
             state.current = None;
             state.backoff.worked();
-            state.drain_all(pool);
+            state.drain_all();
             if current.is_none() {
                 state.waiters.clear();
             }
@@ -321,7 +321,7 @@ impl State {
         }
         self.current = Some(Arc::clone(deployed));
         self.backoff = Backoff::default();
-        self.drain_all(pool);
+        self.drain_all();
     }
 
     fn forget(&mut self, instance: &Instance) {
@@ -329,10 +329,9 @@ impl State {
         self.draining.retain(|other| other.number != instance.number);
     }
 
-    fn drain_all(&mut self, pool: &Pool) {
+    fn drain_all(&mut self) {
         for instance in self.instances.drain(..) {
-            instance.draining.store(true, Ordering::Relaxed);
-            instance.last_used.store(pool.milliseconds(), Ordering::Relaxed);
+            let _ = instance.draining.set(Instant::now()); // it is in one of both lists: never set before
             self.draining.push(instance);
         }
     }

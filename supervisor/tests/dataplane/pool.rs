@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use cloister::Body as WorkerBody;
 use cloister_supervisor::outcome::Failure;
@@ -72,6 +73,37 @@ async fn a_deploy_serves_the_new_version_and_lets_the_old_finish() {
     assert_eq!(live.iter().filter(|live| live.draining).count(), 1);
     gate.notify_one();
     assert_eq!(text(old.await.unwrap().unwrap()).await, "done");
+}
+
+/// Requests that end one after the other do not put off the end of a process that was replaced.
+#[tokio::test]
+async fn a_replaced_process_ends_at_its_time_whatever_it_still_answers() {
+    const REQUESTS: usize = 30;
+    let plane = Arc::new(Plane::with(Options { drain: Duration::from_secs(1), ..Options::default() }));
+    tokio::spawn(plane.dispatcher.pool().clone().keep());
+    let (gate, mut entered) = gated(&plane, worker("app"));
+    let mut requests = Vec::new();
+    for _ in 0..REQUESTS {
+        let plane = plane.clone();
+        requests.push(tokio::spawn(async move { plane.ask("app", get("http://a/")).await }));
+        entered.recv().await.unwrap();
+    }
+    plane.sdk(Deployed { version: "2".into(), ..worker("app") }, |_, _, _| async move {
+        Ok(Response::new(WorkerBody::from("new")))
+    });
+    plane.dispatcher.pool().retire(&account("app"));
+    let one_by_one = tokio::spawn(async move {
+        for _ in 0..REQUESTS {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            gate.notify_one();
+        }
+    });
+    let mut lost = 0;
+    for request in requests {
+        lost += usize::from(request.await.unwrap().is_err());
+    }
+    assert!(lost > 0, "it lived until the last of them was answered");
+    one_by_one.abort();
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ fn promised() -> Walls {
         pid: 4711,
         uid: 300_007,
         machine: Machine {
+            memory_folder: None,
             landlock_abi: 7,
             landlock_lacks: Vec::new(),
             cgroup: CgroupMode::V2,

@@ -82,8 +82,9 @@ pub(super) fn restrict(paths: &Paths) -> io::Result<Landlocked> {
     for file in &paths.files {
         rules.allow(file, AccessFs::ReadFile)?;
     }
-    // A Worker's use of memory. No right to list it.
+    // A Worker's use of memory. No right to list them.
     rules.allow("/proc", AccessFs::ReadFile)?;
+    rules.allow("/sys/fs/cgroup", AccessFs::ReadFile)?;
     rules.allow("/dev/null", AccessFs::ReadFile | AccessFs::WriteFile)?;
     rules.allow("/dev/urandom", AccessFs::ReadFile)?;
     let status = rules.created.restrict_self().map_err(io::Error::other)?;
