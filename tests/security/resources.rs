@@ -108,6 +108,7 @@ async fn kernel_memory_counts() {
         ("watches", (16 << 20) / 192, 16 << 20),
         // None: what the kernel keeps of a lock counts against nobody.
         ("locks", 0, memory),
+        ("flocks", 0, memory),
     ] {
         let ended = taker(what).resources(|resources| resources.memory_bytes = memory).run().await;
         println!("{what}: {ended:?}");

@@ -275,6 +275,43 @@ fn nothing_of_another_kind_is_given_to_a_worker() {
     assert!(target.end().success());
 }
 
+/// A filter that says of a call that it happened would be a wall that only seems to stand: a blank takes none, whichever
+/// of the calls it is that raise the walls behind it.
+#[test]
+fn no_filter_may_lie() {
+    let target = Target::configured();
+    // Loads the number; the call gets this answer, every other is allowed.
+    let lying = |number: u32, answer: u32| {
+        let instructions =
+            [(0x20u16, 0u16, 0), (0x15, 0x0100, number), (0x06, 0, answer), (0x06, 0, 0x7fff_0000)];
+        let bytes = |(code, jumps, k): (u16, u16, u32)| {
+            let [a, b] = code.to_ne_bytes();
+            let [jt, jf] = jumps.to_ne_bytes();
+            [&[a, b, jt, jf][..], &k.to_ne_bytes()].concat()
+        };
+        instructions.map(bytes).concat()
+    };
+    let calls = [nix::libc::SYS_landlock_restrict_self, nix::libc::SYS_close_range, nix::libc::SYS_prlimit64];
+    let mut blank = 0;
+    for call in calls {
+        let call = u32::try_from(call).unwrap();
+        for answer in [0x0005_0000, 0x7fc0_0000, 0x7ff0_0000, 0x0003_0000] {
+            blank += 1;
+            let refused = target.blank(blank, Spec { base: lying(call, answer), ..spec() }).unwrap_err();
+            assert!(refused.what.contains("may only allow"), "{refused:?}");
+        }
+        // The same with an error that is one: the blank sees that its wall does not stand.
+        blank += 1;
+        let socket = target.blank(blank, Spec { base: lying(call, 0x0005_0016), ..spec() }).unwrap();
+        let (_output, pipe) = std::io::pipe().unwrap();
+        let program = binary(&stored("processes_twin", false));
+        tell_start(&socket, start(&["0".into()]), &[program.as_fd(), pipe.as_fd(), pipe.as_fd()]);
+        let told = hear::<FromBlank>(&socket);
+        assert!(matches!(told, Some((FromBlank::Failed(_), _))), "{call}: {told:?}");
+    }
+    assert!(target.end().success());
+}
+
 /// Starts by chance: wrong descriptors, paths, ports, filters. The blank refuses and ends, or runs the
 /// binary behind its walls; the launcher goes on.
 #[test]

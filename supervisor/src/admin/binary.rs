@@ -243,6 +243,20 @@ mod tests {
         assert!(of(with_flags(own(), 0x6474_e551, 7)).unwrap().contains("stack"));
         assert!(of(with_flags(own(), 1, 7)).unwrap().contains("segment"));
         assert_eq!(of(with_flags(own(), 1, 5)), None);
+        // p_memsz of what is executable, one byte more than p_filesz.
+        let mut tail = own();
+        let at = usize::try_from(u64::from_le_bytes(tail[32..40].try_into().unwrap())).unwrap();
+        let count = usize::from(u16::from_le_bytes(tail[56..58].try_into().unwrap()));
+        let mut longer = 0;
+        for header in tail[at..].chunks_exact_mut(56).take(count) {
+            if header[..8] == [1, 0, 0, 0, 5, 0, 0, 0] {
+                let length = u64::from_le_bytes(header[32..40].try_into().unwrap()) + 1;
+                header[40..48].copy_from_slice(&length.to_le_bytes());
+                longer += 1;
+            }
+        }
+        assert!(longer > 0);
+        assert!(of(tail).unwrap().contains("longer"));
     }
 
     fn own() -> Vec<u8> {

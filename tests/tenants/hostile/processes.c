@@ -123,6 +123,12 @@ TRY(read_exec, "personality READ_IMPLIES_EXEC", syscall(SYS_personality, 0x04000
 static long map(int prot) { return (long)mmap(NULL, 4096, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }
 TRY(map_wx, "mmap writable and executable", map(PROT_READ | PROT_WRITE | PROT_EXEC))
 TRY(map_x, "mmap anonymous executable", map(PROT_READ | PROT_EXEC))
+// The device where there is one: a mapping that is not private makes memory of its own.
+PROBE(map_zero, "executable memory of /dev/zero") {
+    int fd = open("/dev/zero", O_RDWR);
+    if (fd < 0) return -1;
+    return (long)mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+}
 TRY(protect_x, "mprotect executable", mprotect((void *)map(PROT_READ | PROT_WRITE), 4096, PROT_READ | PROT_EXEC))
 TRY(protect_key_x, "pkey_mprotect executable", syscall(SYS_pkey_mprotect, map(PROT_READ | PROT_WRITE), 4096, PROT_READ | PROT_EXEC, -1))
 TRY(stack_x, "executable stack", mprotect((void *)((unsigned long)__builtin_frame_address(0) & ~4095ul), 4096, PROT_READ | PROT_WRITE | PROT_EXEC))

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -91,6 +92,19 @@ static void locks(void) {
     }
     errno = 0;
     say("locks", held);
+}
+// Locks of a file that everybody has open. Says how many of them the kernel holds.
+static void flocks(void) {
+    long held = 0;
+    for (long at = 0; at < 100; at++) {
+        int fd = open("/dev/null", O_RDWR), other = open("/dev/null", O_RDWR);
+        if (fd < 0 || other < 0 || flock(fd, LOCK_EX) < 0) return;
+        if (flock(other, LOCK_EX | LOCK_NB) < 0) held++;
+        close(fd);
+        close(other);
+    }
+    errno = 0;
+    say("flocks", held);
 }
 // Page tables alone: one byte read of every 2 MiB maps the page of zeros, which is nobody's.
 static void page_tables(void) {
@@ -300,7 +314,7 @@ int main(int argc, char **argv) {
                {"forks", forks},     {"tmp_bytes", tmp_bytes},     {"tmp_files", tmp_files},
                {"deep", deep},       {"timers", timers},           {"pipes", pipes},
                {"unix_buffers", unix_buffers}, {"tcp_buffers", tcp_buffers}, {"locked", locked},
-               {"mappings", mappings}, {"leave", leave}, {"locks", locks}, {"page_tables", page_tables}, {"in_flight", in_flight}, {"watches", watches}, {"spin", spin}, {"logs", logs}, {"core", core}, {"stop", stop}};
+               {"mappings", mappings}, {"leave", leave}, {"locks", locks}, {"flocks", flocks}, {"page_tables", page_tables}, {"in_flight", in_flight}, {"watches", watches}, {"spin", spin}, {"logs", logs}, {"core", core}, {"stop", stop}};
     if (argc > 1 && !strcmp(argv[1], "deep") && chdir("/tmp") < 0) return 3;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (argc > 1 && !strcmp(argv[1], all[i].name)) {
