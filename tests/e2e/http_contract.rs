@@ -35,6 +35,26 @@ async fn one_process_answers_many_requests() {
     assert!(numbers.is_sorted_by(|a, b| a < b), "a process was replaced: {numbers:?}");
 }
 
+/// A process whose first thread has ended can't be reached any more, though others of it live: it is ended whole and
+/// replaced, and nobody is told that the platform failed.
+#[tokio::test]
+async fn a_process_without_its_first_thread_is_replaced() {
+    let platform = platform().await;
+    server("a").deploy(&platform).await;
+    platform.http().get("http://a.test/leader").await.expect(200);
+    let http = platform.http();
+    // More at a time than there are sockets in stock: further ones would be made in its network namespace.
+    for answer in join_all((0..12).map(|_| http.get("http://a.test/sleep/200"))).await {
+        // Those that it had already end with it, and are its fault.
+        if answer.status != 200 {
+            answer.expect_failure(502, 1053);
+        }
+    }
+    http.get("http://a.test/").await.expect(200);
+    let said = platform.cli(["worker", "inspect", "a", "-n", "production"]).await.ok();
+    assert!(!said.out.contains("DISAGREES"), "{}", said.out);
+}
+
 #[tokio::test]
 async fn inherits_a_listening_socket() {
     let platform = platform().await;

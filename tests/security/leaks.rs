@@ -189,3 +189,58 @@ async fn nothing_leaks() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// Places in libraries of the host that nobody has read since, each far from the others.
+fn uncached() -> Vec<(PathBuf, u64)> {
+    const FAR: u64 = 1 << 20;
+    let mut folders = vec![PathBuf::from("/usr/lib")];
+    let mut places = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file()
+                && let Ok(file) = std::fs::File::open(entry.path())
+                && let Ok(about) = file.metadata()
+                && about.len() >= FAR
+                && rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).is_ok()
+            {
+                places.extend((0..about.len() / FAR).map(|at| (entry.path(), at * FAR)));
+            }
+        }
+    }
+    places
+}
+
+/// Memory cgroups that the kernel has, those too whose folder is gone.
+fn memory_cgroups() -> usize {
+    let text = std::fs::read_to_string("/proc/cgroups").unwrap();
+    let row = text.lines().find(|line| line.starts_with("memory")).expect("a memory controller");
+    row.split_whitespace().nth(2).unwrap().parse().unwrap()
+}
+
+/// A page of a library that a Worker is the first to read is charged to it, and would keep its memory cgroup alive
+/// when it is over.
+#[tokio::test]
+async fn what_was_read_of_the_host_keeps_no_cgroup() {
+    let launcher = launcher_with_uids(crate::cell::waived()).unwrap().0;
+    let places: Vec<_> = uncached().into_iter().take(240).collect();
+    assert!(places.len() >= 60, "too few large libraries: {}", places.len());
+    let (before, count) = (memory_cgroups(), places.len());
+    for (path, at) in places {
+        let cell = Cell::new("resources").dynamic().arg("page").arg(path.display()).arg(at);
+        cell.try_start_on(&launcher).await.unwrap().exited().await;
+    }
+    // Others make cgroups meanwhile, but fewer.
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let after = memory_cgroups();
+        if after < before + count / 2 {
+            println!("{count} starts: {before} memory cgroups, then {after}");
+            return;
+        }
+        assert!(Instant::now() < end, "{count} starts: {before} memory cgroups, then {after}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

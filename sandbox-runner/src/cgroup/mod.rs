@@ -118,6 +118,15 @@ impl Cgroups {
         }
     }
 
+    /// Has the kernel let go of what is charged to `blank`, whose processes are over: cached pages. Takes milliseconds.
+    pub(crate) fn empty(&self, blank: BlankId) {
+        match self {
+            Self::V2(v2) => v2.empty(blank),
+            Self::V1(v1) => v1.empty(blank),
+            Self::None => {}
+        }
+    }
+
     /// Removes the folder of `blank`; false when it is still busy, to be tried again soon.
     pub(crate) fn remove(&self, blank: BlankId) -> bool {
         match self {

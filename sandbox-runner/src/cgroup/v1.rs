@@ -128,6 +128,12 @@ impl V1 {
         }
     }
 
+    pub(super) fn empty(&self, blank: BlankId) {
+        for hierarchy in self.hierarchies.iter().filter(|hierarchy| hierarchy.memory) {
+            let _ = files::write(&hierarchy.own, &format!("{blank}/memory.force_empty"), "0"); // what it can
+        }
+    }
+
     pub(super) fn remove(&self, blank: BlankId) -> bool {
         let name = blank.to_string();
         let mut gone = true;

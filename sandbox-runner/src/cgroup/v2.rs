@@ -113,6 +113,12 @@ impl V2 {
         }
     }
 
+    pub(super) fn empty(&self, blank: BlankId) {
+        // Since Linux 5.19; an error also says that not all could be had.
+        let charged = files::read(&self.own, &format!("{blank}/memory.current")).unwrap_or_default();
+        let _ = files::write(&self.own, &format!("{blank}/memory.reclaim"), charged.trim());
+    }
+
     pub(super) fn remove(&self, blank: BlankId) -> bool {
         let removed = files::remove(&self.own, &blank.to_string());
         !removed.is_err_and(|error| error.raw_os_error() == Some(nix::libc::EBUSY))

@@ -8,6 +8,7 @@ use cloister_sys::Reaped;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::sweep::Sweeper;
 use crate::cgroup::Cgroups;
 use crate::failure::failure;
 
@@ -15,6 +16,8 @@ use crate::failure::failure;
 struct Child {
     blank: BlankId,
     uid: u32,
+    /// It sees files of the host, whose pages may be charged to it.
+    libraries: bool,
 }
 
 /// All children.
@@ -33,6 +36,7 @@ pub(super) struct Blanks {
     last_blank: BlankId,
     /// Folders that were busy when they were to be removed.
     busy: Vec<BlankId>,
+    sweeper: Sweeper,
 }
 
 impl Blanks {
@@ -46,6 +50,7 @@ impl Blanks {
             shared,
             last_blank: 0,
             busy: Vec::new(),
+            sweeper: Sweeper::default(),
         }
     }
 
@@ -82,8 +87,8 @@ impl Blanks {
         }
     }
 
-    pub(super) fn born(&mut self, blank: BlankId, pid: i32, uid: u32) {
-        self.children.insert(pid, Child { blank, uid });
+    pub(super) fn born(&mut self, blank: BlankId, pid: i32, uid: u32, libraries: bool) {
+        self.children.insert(pid, Child { blank, uid, libraries });
         self.pids.insert(blank, pid);
     }
 
@@ -112,11 +117,19 @@ impl Blanks {
 
     /// Settles the affairs of a child that was reaped.
     pub(super) fn ended(&mut self, cgroups: &Cgroups, reaped: &Reaped) -> Option<Exited> {
+        if let Some(swept) = self.sweeper.ended(reaped.pid) {
+            self.remove_folders(cgroups, swept);
+            return None;
+        }
         let child = self.children.remove(&reaped.pid)?;
         self.pids.remove(&child.blank);
         self.give_back(child.uid);
         let story = cgroups.story(child.blank);
-        self.remove_folder(cgroups, child.blank);
+        if child.libraries {
+            self.sweeper.add(child.blank);
+        } else {
+            self.remove_folder(cgroups, child.blank);
+        }
         Some(Exited {
             blank: child.blank,
             status: match reaped.status {
@@ -133,6 +146,22 @@ impl Blanks {
         if !cgroups.remove(blank) {
             self.busy.push(blank);
         }
+    }
+
+    fn remove_folders(&mut self, cgroups: &Cgroups, blanks: Vec<BlankId>) {
+        blanks.into_iter().for_each(|blank| self.remove_folder(cgroups, blank));
+    }
+
+    /// Goes on with folders whose memory is to be given back before they are removed.
+    pub(super) fn sweep(&mut self, cgroups: &Cgroups) {
+        let blanks = self.sweeper.start(cgroups);
+        self.remove_folders(cgroups, blanks);
+    }
+
+    /// Removes those as they are.
+    pub(super) fn give_up_sweeping(&mut self, cgroups: &Cgroups) {
+        let blanks = self.sweeper.give_up();
+        self.remove_folders(cgroups, blanks);
     }
 
     pub(super) const fn has_busy(&self) -> bool {

@@ -74,7 +74,7 @@ fn bear(
             return Err(failure);
         }
     };
-    blanks.born(blank, pid, uid);
+    blanks.born(blank, pid, uid, spec.libraries);
     // From here on a failure must end the child, whose reaping settles the rest.
     let entered = map_ids(host, pid, uid).and_then(|()| {
         let enter = codec::encode(&ToBlank::Enter, LAUNCH_BYTES).map_err(io::Error::other);

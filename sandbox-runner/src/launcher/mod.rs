@@ -7,6 +7,7 @@ mod inspect;
 mod machine;
 mod make;
 mod namespace;
+mod sweep;
 mod template;
 
 use std::io;
@@ -126,6 +127,7 @@ impl Launcher {
                 say(socket, &FromLauncher::Exited(exited), &[])?;
             }
         }
+        self.blanks.sweep(&self.host.cgroups);
         Ok(())
     }
 
@@ -199,6 +201,7 @@ impl Launcher {
         while let Ok(Some(reaped)) = cloister_sys::wait_for(-1) {
             self.blanks.ended(&self.host.cgroups, &reaped);
         }
+        self.blanks.give_up_sweeping(&self.host.cgroups);
         for _ in 0..LAST_TRIES {
             self.blanks.remove_busy(&self.host.cgroups);
             if !self.blanks.has_busy() {

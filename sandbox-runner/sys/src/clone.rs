@@ -10,6 +10,8 @@ pub enum Namespaces {
     /// user, pid, mount, net, ipc, uts. (The cgroup namespace is unshared by the child once it is in
     /// its cgroup: made here, its root would be the parent's.)
     All,
+    /// None: a helper of the caller's own.
+    None,
     /// Only pid, for a helper that mounts a process file system.
     Pid,
 }
@@ -50,6 +52,7 @@ pub fn clone(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> io::Resu
                 | libc::CLONE_NEWIPC
                 | libc::CLONE_NEWUTS
         }
+        Namespaces::None => 0,
         Namespaces::Pid => libc::CLONE_NEWPID,
     };
     // SAFETY: clone_args is plain integers, for which all zeros is a value.

@@ -16,6 +16,7 @@
  * /header/N       answers with N bytes of one header field
  * /exit           ends the process without an answer
  * /abort          aborts
+ * /leader         its first thread ends, others go on
  * /garbage        answers with bytes that are no HTTP
  * /half           promises 1000 bytes, sends 10, closes
  * /hang           never answers
@@ -44,12 +45,17 @@
 #include <strings.h>
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 static int argument_count;
 static char **arguments;
 static atomic_int requests;
+static int listener = 3;
+
+static void *accepting(void *nothing);
+static void end_thread(int number) { (void)number; syscall(SYS_exit, 0); }
 
 struct reader { int fd; size_t begin, end; char data[65536]; };
 
@@ -261,6 +267,13 @@ static int one(struct reader *r) {
     }
     if (!strcmp(path, "/exit")) _exit(3);
     if (!strcmp(path, "/abort")) abort();
+    if (!strcmp(path, "/leader")) {
+        signal(SIGUSR1, end_thread);
+        pthread_t thread;
+        pthread_create(&thread, 0, accepting, 0);
+        syscall(SYS_tgkill, getpid(), getpid(), SIGUSR1);
+        return text(fd, 200, "it ends\n");
+    }
     if (!strcmp(path, "/garbage")) { say(fd, "this is not HTTP at all\r\n\r\n"); return 0; }
     if (!strcmp(path, "/half")) { say(fd, "HTTP/1.1 200 X\r\ncontent-length: 1000\r\n\r\n0123456789"); return 0; }
     if (!strcmp(path, "/interim")) {
@@ -323,6 +336,20 @@ static void *serve(void *given) {
     return 0;
 }
 
+static void *accepting(void *nothing) {
+    for (;;) {
+        int fd = accept(listener, 0, 0);
+        if (fd < 0) { if (errno == EINTR || errno == EAGAIN) { pause_ms(1); continue; } perror("accept"); exit(1); }
+        int on = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        struct reader *r = malloc(sizeof *r);
+        r->fd = fd; r->begin = r->end = 0;
+        pthread_t thread;
+        if (pthread_create(&thread, 0, serve, r)) { close(fd); free(r); } else pthread_detach(thread);
+    }
+    return nothing;
+}
+
 int main(int count, char **values) {
     argument_count = count; arguments = values;
     signal(SIGPIPE, SIG_IGN);
@@ -330,7 +357,6 @@ int main(int count, char **values) {
     if (count > 1 && !strcmp(values[1], "silent")) for (;;) pause();
     if (count > 2 && !strcmp(values[1], "late")) pause_ms(atol(values[2]));
     if (count > 2 && !strcmp(values[1], "early")) fetched(values[2]);
-    int listener = 3;
     if (!getenv("LISTEN_FDS")) {
         const char *port = getenv("PORT");
         struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port ? port : "8080")) };
@@ -340,14 +366,6 @@ int main(int count, char **values) {
         setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
         if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 1024)) { perror("listen"); return 1; }
     }
-    for (;;) {
-        int fd = accept(listener, 0, 0);
-        if (fd < 0) { if (errno == EINTR || errno == EAGAIN) { pause_ms(1); continue; } perror("accept"); return 1; }
-        int on = 1;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        struct reader *r = malloc(sizeof *r);
-        r->fd = fd; r->begin = r->end = 0;
-        pthread_t thread;
-        if (pthread_create(&thread, 0, serve, r)) { close(fd); free(r); } else pthread_detach(thread);
-    }
+    accepting(0);
+    return 0;
 }

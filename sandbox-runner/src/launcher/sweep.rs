@@ -1,0 +1,62 @@
+//! Page cache that is charged to Workers that are over.
+//!
+//! A page of a file is charged to the cgroup that first read it, and a memory cgroup lives, its folder removed or not, as
+//! long as such a page is cached: more than 100 KiB each that no limit bounds. A Worker that sees the host's libraries
+//! could leave one behind with every start. So the kernel is asked to let go of what is charged before the folder is
+//! removed. That waits for all CPUs and takes milliseconds, so a child does it, for all that wait.
+
+use cloister_ipc::launch::BlankId;
+use cloister_sys::{Cloned, Namespaces, clone};
+
+use crate::cgroup::Cgroups;
+
+/// The child that sweeps, and what waits for the next.
+#[derive(Debug, Default)]
+pub(super) struct Sweeper {
+    waiting: Vec<BlankId>,
+    running: Option<(i32, Vec<BlankId>)>,
+}
+
+impl Sweeper {
+    /// Puts the folder of `blank` in the line.
+    pub(super) fn add(&mut self, blank: BlankId) {
+        self.waiting.push(blank);
+    }
+
+    /// Starts a child when none runs and folders wait. Returns those that can be removed at once, as none can be had.
+    pub(super) fn start(&mut self, cgroups: &Cgroups) -> Vec<BlankId> {
+        if self.running.is_some() || self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let blanks = std::mem::take(&mut self.waiting);
+        match clone(Namespaces::None, None) {
+            Ok(Cloned::Child(_)) => {
+                // It ends with the launcher, whose folder would stay busy.
+                if cloister_sys::set_parent_death_kill().is_ok() {
+                    blanks.iter().for_each(|blank| cgroups.empty(*blank));
+                }
+                cloister_sys::exit(0)
+            }
+            Ok(Cloned::Parent(pid)) => {
+                self.running = Some((pid, blanks));
+                Vec::new()
+            }
+            Err(error) => {
+                eprintln!("sandbox-runner: memory of Workers that are over stays cached: {error}");
+                blanks
+            }
+        }
+    }
+
+    /// The folders of the child `pid`, which is over.
+    pub(super) fn ended(&mut self, pid: i32) -> Option<Vec<BlankId>> {
+        self.running.take_if(|(running, _)| *running == pid).map(|(_, blanks)| blanks)
+    }
+
+    /// All folders that wait, to be removed as they are: the launcher ends.
+    pub(super) fn give_up(&mut self) -> Vec<BlankId> {
+        let mut blanks = std::mem::take(&mut self.waiting);
+        blanks.extend(self.running.take().into_iter().flat_map(|(_, blanks)| blanks));
+        blanks
+    }
+}
