@@ -28,6 +28,8 @@ pub(super) struct Facts {
     pub(super) core_limit: Option<u64>,
     /// Hard limit of descriptors.
     pub(super) descriptors: Option<u64>,
+    /// The smaller of `kernel.pid_max` and `kernel.threads-max`: processes and threads of the whole machine.
+    pub(super) pids: Option<u64>,
     /// `kernel.seccomp.actions_avail`.
     pub(super) seccomp_actions: Option<String>,
     /// `kernel.yama.ptrace_scope`.
@@ -58,6 +60,7 @@ impl Facts {
             core_pattern: setting("kernel/core_pattern"),
             core_limit: hard(Resource::RLIMIT_CORE),
             descriptors: hard(Resource::RLIMIT_NOFILE),
+            pids: number("kernel/pid_max").min(number("kernel/threads-max")),
             seccomp_actions: setting("kernel/seccomp/actions_avail"),
             yama: number("kernel/yama/ptrace_scope"),
             smt: fs::read_to_string("/sys/devices/system/cpu/smt/active").ok().map(|text| text.trim() == "1"),

@@ -9,6 +9,10 @@ const GROUP: &str = "machine";
 const EVERY_WALL: (u32, u32) = (6, 12);
 /// Fewest namespaces of a kind.
 const NAMESPACES: u64 = 1024;
+/// Fewest processes and threads of the machine, and the ceiling of a Worker's (`policies/sandbox/default.toml`).
+const PIDS: u64 = 1 << 16;
+const WORKER_PIDS: u64 = 512;
+
 /// Fewest descriptors.
 const DESCRIPTORS: u64 = 65_536;
 /// What filters answer with.
@@ -18,7 +22,7 @@ const ACTIONS: [&str; 3] = ["kill_process", "errno", "allow"];
 pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     let mut checks = vec![kernel(facts), started(facts)];
     checks.extend(namespaces(facts));
-    checks.extend([seccomp(facts), crashes(facts), tracing(facts), descriptors(facts)]);
+    checks.extend([seccomp(facts), crashes(facts), tracing(facts), descriptors(facts), pids(facts)]);
     checks.extend(side_channels(facts));
     checks
 }
@@ -156,6 +160,22 @@ fn descriptors(facts: &Facts) -> Check {
     }
 }
 
+/// Each Worker's cgroup bounds its own; together they must not fill the machine's.
+fn pids(facts: &Facts) -> Check {
+    match facts.pids {
+        None => check("pids", State::Unknown, "kernel.pid_max can't be read"),
+        Some(most) if most < PIDS => {
+            let detail = format!(
+                "the machine has at most {most}, which {} Workers that take all they may (resources.pids) fill",
+                (most / WORKER_PIDS).max(1)
+            );
+            check("pids", State::Warning, detail)
+                .fix("sysctl kernel.pid_max=4194304 (and kernel.threads-max), or a lower ceiling of pids in the sandbox policy")
+        }
+        Some(most) => check("pids", State::Ok, format!("at most {most}")),
+    }
+}
+
 /// What native code may learn from the processor.
 fn side_channels(facts: &Facts) -> Vec<Check> {
     let mut checks = Vec::new();
@@ -197,6 +217,7 @@ mod tests {
             core_pattern: Some("core".into()),
             core_limit: Some(u64::MAX),
             descriptors: Some(1 << 20),
+            pids: Some(1 << 22),
             seccomp_actions: Some("kill_process kill_thread trap errno user_notif trace log allow".into()),
             yama: Some(1),
             smt: Some(false),
@@ -273,6 +294,14 @@ mod tests {
             (actions.state, actions.detail.as_str()),
             (State::Missing, "the kernel lacks kill_process")
         );
+    }
+
+    #[test]
+    fn few_pids_are_told() {
+        let few = one(&Facts { pids: Some(32_768), ..good() }, "pids");
+        assert_eq!(few.state, State::Warning);
+        assert!(few.detail.contains("which 64 Workers"), "{}", few.detail);
+        assert!(few.fix.unwrap().contains("kernel.pid_max"));
     }
 
     #[test]
