@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(of(own()), None);
         assert!(of(with_flags(own(), 0x6474_e551, 7)).unwrap().contains("stack"));
         assert!(of(with_flags(own(), 1, 7)).unwrap().contains("segment"));
-        assert_eq!(of(with_flags(own(), 1, 5)), None);
+        assert_eq!(of(with_flags(own(), 1, 6)), None);
         // p_memsz of what is executable, one byte more than p_filesz.
         let mut tail = own();
         let at = usize::try_from(u64::from_le_bytes(tail[32..40].try_into().unwrap())).unwrap();
