@@ -20,7 +20,16 @@ const PORT: u16 = 8080;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let once = std::env::args().any(|argument| argument == "--once");
+    let once = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [] => false,
+        [only] if only == "--once" => true,
+        other => {
+            println!(
+                "usage: cloister-demo [--once]: a platform on 127.0.0.1:{PORT}, step by step, each answer checked"
+            );
+            return if other == ["--help"] { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+    };
     if !nix::unistd::geteuid().is_root() {
         eprintln!("demo: run it as root: the walls (namespaces, cgroups, uids) can't be raised otherwise");
         return ExitCode::FAILURE;

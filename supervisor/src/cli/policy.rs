@@ -146,7 +146,13 @@ fn check_one(file: &Path, text: &mut String) -> Checked {
     match Policy::parse(&file.display().to_string(), &read) {
         Ok(policy) => {
             let (mode, rules) = (policy.mode(), policy.rules().len());
-            let _ = writeln!(text, "{}: valid, {rules} rules, mode {}", file.display(), mode_name(mode));
+            let _ = writeln!(
+                text,
+                "{}: valid, {rules} rule{}, mode {}",
+                file.display(),
+                if rules == 1 { "" } else { "s" },
+                mode_name(mode)
+            );
             Checked {
                 file,
                 valid: true,
