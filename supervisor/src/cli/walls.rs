@@ -39,7 +39,7 @@ pub(super) fn told(walls: &Value) -> String {
 /// What the kernel said of a live process.
 pub(super) fn confirmed(process: &Value) -> String {
     let disagreements = disagreements(process);
-    let hidden = cell(process.pointer("/kernel/not_shown"));
+    let hidden = cell(process.pointer("/kernel/not_shown")).replace(',', ", ");
     if disagreements.is_empty() {
         return format!("  the kernel confirms them (it does not tell of {hidden})\n");
     }
