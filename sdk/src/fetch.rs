@@ -8,7 +8,7 @@ use cloister_ipc::head as block;
 use cloister_ipc::limits::TARGET_BYTES;
 use cloister_ipc::worker::{BodyRef, FetchId, FromWorker, HostBody, RequestHead, Target, WorkerBody};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 
 use crate::body::{Body, Held, Outgoing, outgoing, pump};
@@ -34,6 +34,11 @@ where
 
 /// Wire form of a request's head.
 pub(crate) fn head(parts: &Parts) -> Result<RequestHead, FetchError> {
+    if parts.method == Method::CONNECT {
+        return Err(FetchError::Invalid(
+            "CONNECT asks for a tunnel, not for an answer: use another method".into(),
+        ));
+    }
     let uri = if parts.uri.scheme().is_some() && parts.uri.authority().is_some() {
         parts.uri.to_string()
     } else {

@@ -202,6 +202,10 @@ impl Caller for Beside {
         })
     }
 
+    fn refuse(self: Arc<Self>, reason: String) -> BoxFuture<'static, FetchError> {
+        Box::pin(async move { FetchError::Invalid(reason) })
+    }
+
     fn context(&self) -> Context<'_> {
         Context { ray: "ray", client: "192.0.2.1", args: "", outbound: None }
     }

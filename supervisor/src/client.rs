@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -54,7 +55,8 @@ where
 }
 
 impl Sender {
-    /// Sends a request and waits for the head of its answer; gives it back when nothing of it was sent.
+    /// Sends a request and waits for the head of its answer; gives it back when nothing of it was sent. Only an
+    /// answer that switches protocols carries the connection.
     pub(crate) async fn try_send_request(
         &mut self,
         request: Request<Body>,
@@ -62,7 +64,12 @@ impl Sender {
         self.left.store(INTERIM_BYTES, Ordering::Relaxed);
         let answered = self.inner.try_send_request(request).await;
         self.left.store(UNBOUNDED, Ordering::Relaxed);
-        answered
+        let mut response = answered?;
+        // hyper gives the connection itself with other answers too (2xx to CONNECT): nothing watches what passes there.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.extensions_mut().remove::<OnUpgrade>();
+        }
+        Ok(response)
     }
 
     /// Waits until another request can be sent.
@@ -202,6 +209,24 @@ mod tests {
             sender.ready().await.unwrap();
             let answer = sender.try_send_request(request()).await.map_err(TrySendError::into_error).unwrap();
             assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), LENGTH);
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_switch_of_protocols_gives_the_connection() {
+        for (status, given) in [("101 Switching Protocols", true), ("200 OK", false)] {
+            let (near, mut far) = duplex(1024);
+            let mut sender = handshake(near, 64).await.unwrap();
+            tokio::spawn(async move {
+                let mut head = [0; 1024];
+                assert!(far.read(&mut head).await.unwrap() > 0);
+                far.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await.unwrap();
+                std::future::pending::<()>().await;
+            });
+            let mut request = request();
+            *request.method_mut() = if given { http::Method::GET } else { http::Method::CONNECT };
+            let answer = sender.try_send_request(request).await.map_err(TrySendError::into_error).unwrap();
+            assert_eq!(answer.extensions().get::<OnUpgrade>().is_some(), given, "{status}");
         }
     }
 }

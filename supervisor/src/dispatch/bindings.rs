@@ -130,6 +130,11 @@ impl Dispatcher {
         }
     }
 
+    /// Lets a Worker wait whose requests come to nothing before the filter sees them, when there are many.
+    pub(super) async fn pace(&self, invocation: &Invocation) {
+        self.egress.pace(&invocation.instance.deployed.id, false).await;
+    }
+
     /// Makes an outgoing request of a Worker.
     pub(super) async fn fetch(
         self: Arc<Self>,
@@ -150,7 +155,7 @@ impl Dispatcher {
         let (hop, worker) = match self.resolve(invocation, target) {
             Ok(next) => next,
             Err(error) => {
-                self.egress.pace(&invocation.instance.deployed.id, false).await;
+                self.pace(invocation).await;
                 return Err(error);
             }
         };

@@ -275,6 +275,20 @@ impl Caller for Invocation {
         })
     }
 
+    fn refuse(self: Arc<Self>, reason: String) -> BoxFuture<'static, FetchError> {
+        Box::pin(async move {
+            let error = match self.budget.take() {
+                Ok(()) => FetchError::Invalid(reason),
+                Err(_) => {
+                    self.exhausted.store(true, Ordering::Relaxed);
+                    FetchError::Subrequests
+                }
+            };
+            self.dispatcher.pace(&self).await;
+            error
+        })
+    }
+
     fn context(&self) -> Context<'_> {
         Context {
             ray: &self.hop.ray,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 
 use super::body::{Accounted, Limited};
@@ -18,7 +18,7 @@ use crate::outcome::{Failure, Outcome};
 use crate::pool::Lease;
 use crate::registry::{Contract, Deployed, WorkerId};
 use crate::telemetry::{self, Detail, Event};
-use crate::worker::{Answer, CallError, Handoff, Tunnel};
+use crate::worker::{Answer, CallError, Handoff, NO_CONNECT, Tunnel};
 
 /// Processes a request is offered to, when one after another is gone before it got a byte.
 const TRIES: u32 = 3;
@@ -64,6 +64,12 @@ impl Dispatcher {
         mut body: Body,
     ) -> Result<Box<Response<Body>>, Refusal> {
         loop {
+            // Refused where it comes from; this is the last door.
+            if parts.method == Method::CONNECT {
+                let (outcome, failure) = (Outcome::InternalError, Failure::Internal);
+                self.refuse(&hop, &worker, None, outcome, failure, NO_CONNECT.to_owned());
+                return Err(failure.into());
+            }
             if hop.depth >= DEPTH {
                 let reason = format!("more than {DEPTH} Workers called each other for one request");
                 self.refuse(&hop, &worker, None, Outcome::Exception, Failure::Loop, reason);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloister_ipc::worker::OutboundContext;
 use cloister_policies::egress::{Decision, Host, Rule, Target, Verdict};
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -19,7 +19,7 @@ use super::wire::Wire;
 use super::{Caller, Egress, EgressError};
 use crate::body::Body;
 use crate::registry::WorkerId;
-use crate::worker::Tunnel;
+use crate::worker::{NO_CONNECT, Tunnel};
 
 /// Host names that never leave the machine.
 pub(super) const RESERVED: &str = "cloister";
@@ -70,6 +70,10 @@ impl Egress {
     ) -> Result<(Response<Body>, Option<u64>, Option<super::metered::Return>), EgressError> {
         caller.subrequests.take()?;
         entry.hold(self.slot(caller)?);
+        // Judged as a request it would be answered by a tunnel; those have rules of their own (`tunnel`).
+        if req.method() == Method::CONNECT {
+            return Err(EgressError::Invalid(NO_CONNECT.into()));
+        }
         let target = target.map_err(|error| EgressError::Invalid(error.to_string()))?;
         entry.path(target.path.as_str());
         if is_reserved(&target.host) {

@@ -14,6 +14,9 @@ pub use tunnel::Tunnel;
 use crate::body::Body;
 use std::sync::Arc;
 
+/// Why a request with the method CONNECT is none.
+pub const NO_CONNECT: &str = "CONNECT asks for a tunnel, not for an answer: use another method";
+
 /// What a Worker answered.
 #[derive(Debug)]
 pub enum Answer {
@@ -59,6 +62,10 @@ pub trait Caller: Send + Sync {
         target: Target,
         request: Request<Body>,
     ) -> BoxFuture<'static, Result<Response<Body>, FetchError>>;
+
+    /// Counts an outgoing request that makes no sense, for the `reason`: it costs what any other that comes to
+    /// nothing costs, or a Worker could keep a thread busy with them.
+    fn refuse(self: Arc<Self>, reason: String) -> BoxFuture<'static, FetchError>;
 
     /// What the Worker is told besides HTTP.
     fn context(&self) -> cloister_ipc::borrowed::Context<'_>;

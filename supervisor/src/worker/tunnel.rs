@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::Response;
+use http::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
@@ -75,8 +75,11 @@ impl Tunnel {
         self
     }
 
-    /// Takes the tunnel of a 101 response out of it.
+    /// Takes the tunnel of a 101 response out of it; no other response has one.
     pub fn take(response: &mut Response<Body>) -> Option<Self> {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return None;
+        }
         if let Some(tunnel) = response.extensions_mut().remove::<Self>() {
             return Some(tunnel);
         }
@@ -115,5 +118,22 @@ impl Tunnel {
                 Ok((Box::new(TokioIo::new(upgraded)), tied))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_who_switches_protocols_has_a_tunnel() {
+        let answer = |status: u16| {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response.extensions_mut().insert(Tunnel::new(tokio::io::duplex(1).0));
+            response
+        };
+        assert!(Tunnel::take(&mut answer(200)).is_none());
+        assert!(Tunnel::take(&mut answer(101)).is_some());
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use cloister::Body as WorkerBody;
 use cloister_ipc::control::Control;
 use cloister_ipc::worker::{
-    BodyRef, FromWorker, RequestHead, ResponseHead, Target, ToWorker, WorkerBody as Tag,
+    BodyRef, FetchError, FromWorker, RequestHead, ResponseHead, Target, ToWorker, WorkerBody as Tag,
 };
 use cloister_ipc::{PROTOCOL, codec, descriptors, frame, limits};
+use cloister_supervisor::limits::Limits;
 use cloister_supervisor::outcome::{Failure, Outcome};
 use cloister_supervisor::registry::{Binding, Deployed};
 use http::Response;
@@ -71,6 +72,10 @@ impl Peer {
 
 fn head(status: u16) -> ResponseHead {
     ResponseHead { status, headers: Vec::new() }
+}
+
+fn request(method: &str, uri: &str) -> RequestHead {
+    RequestHead { method: method.into(), uri: uri.into(), headers: Vec::new() }
 }
 
 /// Deploys a peer that greets, gets a request, and then does `evil`.
@@ -255,11 +260,16 @@ evil!(a_flood_about_what_is_over, Exception, "floods", |peer, id| {
     }
 });
 
-evil!(a_flood_of_senseless_fetches, Exception, "floods with fetches", |peer, id| {
+// They wait for their answers as any other that is refused, and take places meanwhile.
+evil!(a_flood_of_senseless_fetches, Exception, "fetches in flight", |peer, id| {
     for fetch in 1..1_000_000 {
-        let head = RequestHead { method: "GET".into(), uri: "no-uri".into(), headers: Vec::new() };
-        let message =
-            FromWorker::Fetch { fetch, request: id, target: Target::Egress, head, body: Tag::Empty };
+        let message = FromWorker::Fetch {
+            fetch,
+            request: id,
+            target: Target::Egress,
+            head: request("GET", "no-uri"),
+            body: Tag::Empty,
+        };
         let mut bytes = Vec::new();
         frame::append(&message, &[], &mut bytes).unwrap();
         if peer.stream.write_all(&bytes).await.is_err() {
@@ -267,6 +277,51 @@ evil!(a_flood_of_senseless_fetches, Exception, "floods with fetches", |peer, id|
         }
     }
 });
+
+evil!(a_handoff_that_asks_for_a_tunnel, BadResponse, "CONNECT asks for a tunnel", |peer, id| {
+    let (target, head) =
+        (Target::Service { binding: "MIRROR".into() }, Some(request("CONNECT", "http://a/")));
+    peer.say(&FromWorker::Handoff { id, target, head, body: Tag::Empty, wait_until: false }, &[]).await;
+});
+
+/// What makes no sense is a subrequest, and told to be none once those are used up.
+#[tokio::test]
+async fn senseless_fetches_cost_subrequests() {
+    let plane = Plane::new();
+    let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+    evil(&plane, async move |peer: &mut Peer, id: u64| {
+        let senseless = [
+            ("GET", "no-uri"),
+            ("G ET", "http://a/"),
+            ("CONNECT", "http://a/"),
+            ("CONNECT", "http://a/"),
+            ("GET", "http://a/"),
+        ];
+        for (fetch, (method, uri)) in (1..).zip(senseless) {
+            let (target, head, body) = (Target::Egress, request(method, uri), Tag::Empty);
+            peer.say(&FromWorker::Fetch { fetch, request: id, target, head, body }, &[]).await;
+            loop {
+                match peer.frames.next_frame::<ToWorker>().unwrap() {
+                    Some((ToWorker::FetchFailed { error, .. }, _)) => break sender.send(error).unwrap(),
+                    Some((other, _)) => panic!("{other:?}"),
+                    None => drop(peer.stream.read_buf(peer.frames.space()).await.unwrap()),
+                }
+            }
+        }
+        let message = FromWorker::Response { id, head: head(200), body: Tag::Empty, wait_until: false };
+        peer.say(&message, &[]).await;
+    });
+    let limits = Limits { subrequests: Some(3), ..Limits::default() };
+    assert!(plane.ask_within("evil", get("http://a/"), limits).await.is_ok());
+    for what in ["not absolute", "not a token", "CONNECT asks for a tunnel"] {
+        let error = told.recv().await.unwrap();
+        assert!(matches!(&error, FetchError::Invalid(text) if text.contains(what)), "{error:?}");
+    }
+    for _ in 0..2 {
+        assert_eq!(told.recv().await.unwrap(), FetchError::Subrequests);
+    }
+    assert_eq!(plane.invocations(&account("evil"))[0].subrequests, 3);
+}
 
 #[tokio::test]
 async fn an_answer_given_twice_ends_the_process_not_the_answer() {

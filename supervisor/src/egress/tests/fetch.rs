@@ -338,3 +338,15 @@ async fn what_makes_no_sense_is_said_to() {
         assert!(matches!(error, EgressError::Invalid(_)), "{uri}: {error}");
     }
 }
+
+/// Judged as any request, and answered by a connection, it would be a way past every rule.
+#[tokio::test]
+async fn a_fetch_is_no_tunnel() {
+    let origin = Origin::start().await;
+    let rig = Rig::new(OPEN, &[("a.test", &["127.0.0.1"])]);
+    let uri = format!("http://a.test:{}/pub/x", origin.port());
+    let error = rig.egress.fetch(&caller(), request("CONNECT", &uri)).await.unwrap_err();
+    assert!(matches!(error, EgressError::Invalid(_)), "{error}");
+    assert!(origin.requests().is_empty(), "{:?}", origin.requests());
+    assert_eq!(rig.decided(), "deny default");
+}

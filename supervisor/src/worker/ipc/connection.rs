@@ -20,6 +20,9 @@ use crate::worker::CallError;
 /// How long the last answers of a Worker that reads no more are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Messages of one Worker that are taken before others of the thread have their turn.
+const IN_A_ROW: u32 = 64;
+
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
@@ -241,20 +244,24 @@ impl Connection {
                 Ok(_) => {}
                 Err(_) => break None,
             }
-            if let Err(violation) = self.take_frames(&mut frames) {
+            if let Err(violation) = self.take_frames(&mut frames).await {
                 break Some(violation);
             }
         };
         self.end(violation);
     }
 
-    fn take_frames(self: &Arc<Self>, frames: &mut FrameReader) -> Result<(), Violation> {
+    async fn take_frames(self: &Arc<Self>, frames: &mut FrameReader) -> Result<(), Violation> {
         loop {
-            match frames.next_frame::<FromWorker>() {
-                Ok(Some((message, body))) => self.receive(message, body)?,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(Violation::new(error.to_string())),
+            for _ in 0..IN_A_ROW {
+                match frames.next_frame::<FromWorker>() {
+                    Ok(Some((message, body))) => self.receive(message, body)?,
+                    Ok(None) => return Ok(()),
+                    Err(error) => return Err(Violation::new(error.to_string())),
+                }
             }
+            // Others of this thread have their turn.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -297,5 +304,35 @@ fn lost(
     match bodies.remove(&cloister_ipc::worker::BodyRef::Request(id)) {
         Some(super::state::OpenBody::Held(body)) => CallError::Unsent(body),
         _ => CallError::Unsent(crate::body::Body::empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloister_ipc::frame;
+    use cloister_ipc::worker::BodyRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flood_leaves_others_their_turn() {
+        let (ours, _theirs) = pair().unwrap();
+        let connection = Connection::open(1, Arc::new(ours.into()), |_| {}).unwrap();
+        {
+            let mut state = connection.state();
+            (state.greeted, state.last_request) = (true, 1);
+        }
+        let mut frames = FrameReader::new();
+        let mut bytes = Vec::new();
+        for _ in 0..1000 {
+            frame::append(&FromWorker::Discard { body: BodyRef::Request(1) }, &[], &mut bytes).unwrap();
+        }
+        frames.space().extend_from_slice(&bytes);
+        let mut taking = std::pin::pin!(connection.take_frames(&mut frames));
+        let mut turns = 0;
+        while futures_util::poll!(taking.as_mut()).is_pending() {
+            turns += 1;
+        }
+        assert_eq!(turns, 1000 / IN_A_ROW);
     }
 }

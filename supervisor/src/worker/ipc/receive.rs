@@ -13,9 +13,9 @@ use cloister_ipc::{PROTOCOL, head};
 use http::{Method, Request, Response, StatusCode, Uri};
 
 use super::state::{AnswerSender, OpenBody, OpenFetch, State, Trash, Violation};
-use super::{Connection, EXCEPTION_BYTES, HIGH_WATER, WAIT_UNTIL_SECONDS};
+use super::{Connection, EXCEPTION_BYTES, WAIT_UNTIL_SECONDS};
 use crate::body::Body;
-use crate::worker::{Answer, CallError, Handoff, Tunnel};
+use crate::worker::{Answer, CallError, Handoff, NO_CONNECT, Tunnel};
 
 /// What a body tag of the Worker stands for.
 pub(super) enum Made {
@@ -278,24 +278,21 @@ impl Connection {
             return state.stray();
         };
         let caller = Arc::clone(&open.caller);
-        let mut outgoing = match head_of(head)? {
-            Ok(outgoing) => outgoing,
-            Err(text) => {
-                // Refused here and now, it takes no place among the fetches in flight.
-                if state.out.waiting() >= HIGH_WATER {
-                    return Err(Violation::new("floods with fetches and does not read how they end"));
-                }
-                let error = FetchError::Invalid(text);
-                let _ = self.append(&mut state, &ToWorker::FetchFailed { fetch, error }, &[]);
-                return Ok(());
-            }
+        let outgoing = head_of(head)?;
+        let Made::Body(body) = self.make(&mut state, BodyRef::FetchRequest(fetch), body, inline, false)?
+        else {
+            return Err(Violation::new("fetches with a tunnel for a body"));
         };
-        if let Made::Body(body) = self.make(&mut state, BodyRef::FetchRequest(fetch), body, inline, false)? {
-            *outgoing.body_mut() = body;
-        }
         let connection = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let result = caller.fetch(target, outgoing).await;
+            let result = match outgoing {
+                Ok(outgoing) => caller.fetch(target, outgoing.map(|()| body)).await,
+                // It takes a place, a subrequest and its time as any other that is refused.
+                Err(text) => {
+                    drop(body);
+                    Err(caller.refuse(text).await)
+                }
+            };
             connection.fetched(fetch, result).await;
         });
         state.fetches.insert(fetch, OpenFetch { request, task: task.abort_handle() });
@@ -342,7 +339,7 @@ fn body_end(state: &mut State, body: BodyRef, end: BodyEnd) -> Result<(), Violat
 }
 
 /// A request from its head. The outer error is a violation; the inner one a mistake of the Worker.
-fn head_of(head: RequestHead) -> Result<Result<Request<Body>, String>, Violation> {
+fn head_of(head: RequestHead) -> Result<Result<Request<()>, String>, Violation> {
     let headers = head::decode(Bytes::from(head.headers))
         .map_err(|error| Violation(format!("request headers: {error}")))?;
     if head.uri.len() > TARGET_BYTES {
@@ -354,12 +351,16 @@ fn head_of(head: RequestHead) -> Result<Result<Request<Body>, String>, Violation
     let Ok(method) = Method::from_bytes(head.method.as_bytes()) else {
         return Ok(Err("the method is not a token".into()));
     };
+    // Its answer would be a connection that no policy sees into.
+    if method == Method::CONNECT {
+        return Ok(Err(NO_CONNECT.into()));
+    }
     let uri = match Uri::try_from(head.uri) {
         Ok(uri) if uri.scheme().is_some() && uri.authority().is_some() => uri,
         Ok(_) => return Ok(Err("the URI is not absolute".into())),
         Err(error) => return Ok(Err(format!("not a URI: {error}"))),
     };
-    let mut request = Request::new(Body::empty());
+    let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
