@@ -121,10 +121,7 @@ pub(super) async fn decisions(
 ) -> Result<Response, ApiError> {
     query.done()?;
     record(&platform, &id).await?;
-    let name = id.to_string();
-    let of_it = |decision: &Value| decision.get("worker").and_then(Value::as_str) == Some(name.as_str());
-    let decisions: Vec<_> = platform.parts.egress.decisions().into_iter().filter(of_it).collect();
-    Ok(views::success(decisions))
+    Ok(views::success(platform.parts.egress.decisions(&id)))
 }
 
 /// The egress policy files.

@@ -38,8 +38,8 @@ pub trait Pool: Send + Sync + 'static {
 
 /// The egress filter, as far as operators look at it.
 pub trait Egress: Send + Sync + 'static {
-    /// The last decisions, oldest first, as JSON objects with at least `worker`.
-    fn decisions(&self) -> Vec<serde_json::Value>;
+    /// The last decisions for what `worker` asked, oldest first, as JSON objects.
+    fn decisions(&self, worker: &WorkerId) -> Vec<serde_json::Value>;
     /// The policy files and whether they are in force.
     fn policies(&self) -> Vec<serde_json::Value>;
 }

@@ -132,7 +132,7 @@ impl Dispatcher {
 
     /// Lets a Worker wait whose requests come to nothing before the filter sees them, when there are many.
     pub(super) async fn pace(&self, invocation: &Invocation) {
-        self.egress.pace(&invocation.instance.deployed.id, false).await;
+        self.egress.pace(&invocation.egress_caller(), false).await;
     }
 
     /// Makes an outgoing request of a Worker.
@@ -149,7 +149,7 @@ impl Dispatcher {
                 Err(error) => error,
             };
             let judged = !matches!(error, EgressError::Invalid(_) | EgressError::Subrequests(_));
-            self.egress.pace(&caller.worker, judged).await;
+            self.egress.pace(&caller, judged).await;
             return Err(error.into());
         }
         let (hop, worker) = match self.resolve(invocation, target) {

@@ -31,6 +31,23 @@ pub struct Caller {
     pub on_behalf_of: Option<WorkerId>,
 }
 
+/// Against whom a request counts. What an outbound Worker asks for counts by itself for each Worker on whose
+/// behalf it asks, or one of them would use up what is there for all.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Payer {
+    /// The Worker that asks.
+    pub(super) worker: WorkerId,
+    /// For whom.
+    pub(super) on_behalf_of: Option<WorkerId>,
+}
+
+impl Caller {
+    /// Against whom its requests count.
+    pub(super) fn payer(&self) -> Payer {
+        Payer { worker: self.worker.clone(), on_behalf_of: self.on_behalf_of.clone() }
+    }
+}
+
 /// The outbound Worker of a dispatch call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboundCall {

@@ -179,7 +179,7 @@ impl Egress {
     /// A request more for the caller.
     pub(super) fn slot(&self, caller: &Caller) -> Result<Slot, EgressError> {
         let full = || EgressError::TooMany { limit: self.requests.each() };
-        self.requests.take(&caller.worker).ok_or_else(full)
+        self.requests.take(caller.payer()).ok_or_else(full)
     }
 
     /// Holds the caller to the rule's `requests_per_second`.
@@ -190,7 +190,7 @@ impl Egress {
         verdict: &Verdict<'_>,
     ) -> Result<(), EgressError> {
         match verdict.rule {
-            Some(rule) if !verdict.reported && !self.rates.allow(&caller.worker, loaded, rule) => {
+            Some(rule) if !verdict.reported && !self.rates.allow(|| caller.payer(), loaded, rule) => {
                 let per_second = rule.requests_per_second.map_or(0, std::num::NonZeroU32::get);
                 Err(EgressError::RateLimited { rule: rule.name.to_string(), per_second })
             }

@@ -1,25 +1,27 @@
 //! What was decided: a line in the log and a place among the recent ones, for each request.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cloister_policies::egress::{DEFAULT_RULE, Verdict};
 
+use super::caller::Payer;
+use super::kept::Kept;
 use super::slots::Slot;
 use super::{Caller, EgressError};
 
-/// Decisions that are kept.
-const KEPT: usize = 1024;
-/// Refusals of one Worker that are written down in a second.
+/// Counts of refusals kept before those that are over are thrown out.
+const MANY: usize = 1024;
+/// Refusals of one [`Payer`] that are written down in a second.
 const REFUSALS_A_SECOND: u32 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 /// Characters of a path that are kept.
 const PATH_CHARS: usize = 512;
 
 /// A decision and what came of it.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Decision {
     /// When it was made, milliseconds since 1970.
     pub time_ms: u64,
@@ -56,11 +58,11 @@ pub struct Decision {
 /// The recent decisions.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    kept: Mutex<VecDeque<Decision>>,
-    refusals: Mutex<HashMap<String, Refusals>>,
+    kept: Mutex<Kept>,
+    refusals: Mutex<HashMap<Payer, Refusals>>,
 }
 
-/// Refusals of one Worker in one second.
+/// Refusals of one payer in one second.
 #[derive(Debug)]
 struct Refusals {
     since: Instant,
@@ -69,39 +71,31 @@ struct Refusals {
 }
 
 impl Journal {
-    /// The recent decisions, oldest first.
-    pub(super) fn recent(&self) -> Vec<Decision> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    /// The recent decisions for those of whom `whose` takes, oldest first.
+    pub(super) fn recent(&self, whose: impl Fn(&Payer) -> bool) -> Vec<Decision> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).list(whose)
     }
 
-    fn keep(&self, decision: Decision) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(decision);
-    }
-
-    /// How long `worker` waits for the answer to a request that came to nothing: its refusals cost others' time,
+    /// How long `payer` waits for the answer to a request that came to nothing: its refusals cost others' time,
     /// and it nothing.
-    pub(super) fn pause(&self, worker: &str, now: Instant) -> Option<Duration> {
+    pub(super) fn pause(&self, payer: &Payer, now: Instant) -> Option<Duration> {
         let all = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let refusals = all.get(worker).filter(|refusals| refusals.written >= REFUSALS_A_SECOND)?;
+        let refusals = all.get(payer).filter(|refusals| refusals.written >= REFUSALS_A_SECOND)?;
         SECOND.checked_sub(now.saturating_duration_since(refusals.since))
     }
 
-    /// Whether one more refusal of `worker` is written down, and how many were not since the last that was:
-    /// what is refused costs the Worker nothing, and others' decisions are kept in the same place.
-    pub(super) fn takes_refusal(&self, worker: &str, now: Instant) -> Option<u64> {
+    /// Whether one more refusal of `payer` is written down, and how many were not since the last that was:
+    /// what is refused costs it nothing, and the log is everybody's.
+    pub(super) fn takes_refusal(&self, payer: &Payer, now: Instant) -> Option<u64> {
         let over = |refusals: &Refusals| now.saturating_duration_since(refusals.since) >= SECOND;
         let mut all = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if !all.contains_key(worker) {
-            if all.len() >= KEPT {
+        if !all.contains_key(payer) {
+            if all.len() >= MANY {
                 all.retain(|_, refusals| !over(refusals));
             }
-            all.insert(worker.to_owned(), Refusals { since: now, written: 0, left_out: 0 });
+            all.insert(payer.clone(), Refusals { since: now, written: 0, left_out: 0 });
         }
-        let refusals = all.get_mut(worker)?;
+        let refusals = all.get_mut(payer)?;
         if over(refusals) {
             (refusals.since, refusals.written) = (now, 0);
         }
@@ -114,11 +108,18 @@ impl Journal {
     }
 }
 
+/// The first `most` characters of `text`.
+fn begin(text: &str, most: usize) -> String {
+    // Hardly any is longer, and to count characters costs more than to copy them.
+    if text.len() <= most { text.to_owned() } else { text.chars().take(most).collect() }
+}
+
 /// A decision in the making; it is written down when dropped, so that none is lost when the Worker
 /// goes away in the middle.
 #[derive(Debug)]
 pub(super) struct Entry {
     decision: Decision,
+    payer: Payer,
     log: bool,
     /// Given back when the request is over.
     slot: Option<Slot>,
@@ -136,17 +137,18 @@ impl Entry {
             on_behalf_of: caller.on_behalf_of.as_ref().map(ToString::to_string),
             rule: DEFAULT_RULE.into(),
             verdict: "deny",
-            host: host.chars().take(255).collect(),
+            host: begin(host, 255),
             port,
             addr: None,
-            method: method.chars().take(32).collect(),
+            method: begin(method, 32),
             path: String::new(),
             status: None,
             bytes: 0,
             ms: 0,
             reason: None,
         };
-        Self { decision, log: true, slot: None, began: Instant::now(), journal: Arc::clone(journal) }
+        let payer = caller.payer();
+        Self { decision, payer, log: true, slot: None, began: Instant::now(), journal: Arc::clone(journal) }
     }
 
     /// Holds `slot` as long as the request lasts.
@@ -155,7 +157,7 @@ impl Entry {
     }
 
     pub(super) fn path(&mut self, path: &str) {
-        self.decision.path = path.chars().take(PATH_CHARS).collect();
+        self.decision.path = begin(path, PATH_CHARS);
     }
 
     pub(super) fn verdict(&mut self, verdict: &Verdict<'_>) {
@@ -210,7 +212,7 @@ impl Drop for Entry {
         self.decision.ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let d = &self.decision;
         if d.verdict == "deny" {
-            match self.journal.takes_refusal(&d.worker, Instant::now()) {
+            match self.journal.takes_refusal(&self.payer, Instant::now()) {
                 None => return,
                 Some(0) => {}
                 Some(left_out) => {
@@ -245,24 +247,30 @@ impl Drop for Entry {
             (true, _) => line!(info),
             (false, _) => line!(debug),
         }
-        self.journal.keep(d.clone());
+        let decision = std::mem::take(&mut self.decision);
+        let mut kept = self.journal.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.keep(self.payer.clone(), decision);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::WorkerId;
 
     #[test]
-    fn refusals_of_one_worker_leave_room_for_others() {
+    fn refusals_of_one_leave_room_for_others() {
         let (journal, now) = (Journal::default(), Instant::now());
-        let written = (0..1000).filter(|_| journal.takes_refusal("a", now).is_some()).count();
+        let id = |name: &str| WorkerId { namespace: None, name: name.into() };
+        let a = Payer { worker: id("a"), on_behalf_of: None };
+        let b = Payer { on_behalf_of: Some(id("b")), ..a.clone() };
+        let written = (0..1000).filter(|_| journal.takes_refusal(&a, now).is_some()).count();
         assert_eq!(written, 100);
-        assert_eq!(journal.pause("a", now), Some(SECOND), "and it waits for the next second");
-        assert_eq!(journal.pause("a", now + 2 * SECOND), None);
-        assert_eq!(journal.takes_refusal("b", now), Some(0));
-        assert_eq!(journal.pause("b", now), None);
-        assert_eq!(journal.takes_refusal("a", now + SECOND), Some(900), "what was left out is told");
-        assert_eq!(journal.takes_refusal("a", now + SECOND), Some(0));
+        assert_eq!(journal.pause(&a, now), Some(SECOND), "and it waits for the next second");
+        assert_eq!(journal.pause(&a, now + 2 * SECOND), None);
+        assert_eq!(journal.takes_refusal(&b, now), Some(0));
+        assert_eq!(journal.pause(&b, now), None);
+        assert_eq!(journal.takes_refusal(&a, now + SECOND), Some(900), "what was left out is told");
+        assert_eq!(journal.takes_refusal(&a, now + SECOND), Some(0));
     }
 }

@@ -14,6 +14,7 @@ mod headers;
 mod hello;
 mod idle;
 mod journal;
+mod kept;
 mod metered;
 mod own;
 mod proxy;
@@ -41,6 +42,8 @@ pub use folder::PolicyStatus;
 pub use journal::Decision;
 pub(crate) use own::OwnAddresses;
 pub use resolve::Resolve;
+
+use crate::registry::WorkerId;
 
 /// The filter; one for the whole supervisor, shared by all its runtimes.
 pub struct Egress {
@@ -146,10 +149,17 @@ impl Egress {
         self.folder.changes()
     }
 
-    /// The last 1024 decisions, oldest first.
+    /// The last decisions, oldest first: up to 64 of each Worker (of an outbound Worker, for each on whose behalf
+    /// it asks), 8192 in all.
     #[must_use]
     pub fn decisions(&self) -> Vec<Decision> {
-        self.journal.recent()
+        self.journal.recent(|_| true)
+    }
+
+    /// As [`Egress::decisions`], for what `worker` asked.
+    #[must_use]
+    pub fn decisions_of(&self, worker: &WorkerId) -> Vec<Decision> {
+        self.journal.recent(|payer| payer.worker == *worker)
     }
 }
 

@@ -16,7 +16,6 @@ use super::fetch::{RESERVED, is_reserved};
 use super::headers::{MARK, strip_hop_by_hop, wants_websocket};
 use super::{BindingTarget, Bindings, Caller, Egress, EgressError};
 use crate::body::Body;
-use crate::registry::WorkerId;
 use crate::worker::Tunnel;
 
 /// Longest head of a request, bytes.
@@ -38,10 +37,11 @@ impl Egress {
         F: Fn() -> Caller + Send + Sync + 'static,
         B: Bindings + 'static,
     {
-        let worker = caller().worker;
-        let Some(_slot) = self.connections.take(&worker) else {
+        let payer = caller().payer();
+        let Some(_slot) = self.connections.take(payer.clone()) else {
             let limit = self.connections.each();
-            if let Some(left_out) = self.journal.takes_refusal(&worker.to_string(), Instant::now()) {
+            if let Some(left_out) = self.journal.takes_refusal(&payer, Instant::now()) {
+                let worker = &payer.worker;
                 let what = "too many connections to its proxy port, one is closed";
                 tracing::warn!(target: "egress", %worker, limit, left_out, "{what}");
             }
@@ -70,12 +70,12 @@ impl Egress {
 
     /// Lets a Worker whose requests come to nothing wait, when there are many: they cost others' time, and it
     /// nothing. `judged` ones are counted already.
-    pub(crate) async fn pace(&self, worker: &WorkerId, judged: bool) {
-        let (worker, now) = (worker.to_string(), Instant::now());
+    pub(crate) async fn pace(&self, caller: &Caller, judged: bool) {
+        let (payer, now) = (caller.payer(), Instant::now());
         if !judged {
-            let _ = self.journal.takes_refusal(&worker, now);
+            let _ = self.journal.takes_refusal(&payer, now);
         }
-        if let Some(pause) = self.journal.pause(&worker, now) {
+        if let Some(pause) = self.journal.pause(&payer, now) {
             tokio::time::sleep(pause).await;
         }
     }
@@ -100,7 +100,7 @@ impl Egress {
             error,
             EgressError::Invalid(_) | EgressError::Outbound { .. } | EgressError::Subrequests(_)
         );
-        self.pace(&caller.worker, judged).await;
+        self.pace(caller, judged).await;
         let mut response = refusal(&error);
         if tunnel {
             // Simple clients read to the end of the connection when they get no tunnel.

@@ -97,8 +97,12 @@ impl Processes {
 pub(super) struct Filter(pub(super) Arc<Egress>);
 
 impl admin::Egress for Filter {
-    fn decisions(&self) -> Vec<Value> {
-        self.0.decisions().iter().filter_map(|decision| serde_json::to_value(decision).ok()).collect()
+    fn decisions(&self, worker: &WorkerId) -> Vec<Value> {
+        self.0
+            .decisions_of(worker)
+            .iter()
+            .filter_map(|decision| serde_json::to_value(decision).ok())
+            .collect()
     }
 
     fn policies(&self) -> Vec<Value> {

@@ -116,3 +116,41 @@ async fn a_broken_outbound_worker_is_told_of() {
     let error = rig.fetch(&carrying("broken"), request("GET", "http://a.test/")).await.unwrap_err();
     assert!(matches!(error, EgressError::Outbound { failure: Failure::Exception, .. }), "{error}");
 }
+
+/// What one Worker has an outbound Worker hold, or wait for, is not taken from others that share it.
+#[tokio::test]
+async fn an_outbound_worker_has_a_share_for_each_on_whose_behalf_it_asks() {
+    let address = echo_after_upgrade(None).await;
+    let two = std::num::NonZeroU32::new(2).unwrap();
+    let config = EgressConfig { worker_requests: two, ..EgressConfig::default() };
+    let policy = format!("{OPEN}limits = {{ requests_per_second = 3 }}");
+    let rig = Rig::with(&policy, &[("ws.test", &["127.0.0.1"])], config);
+    let behalf = |name: &str| Caller {
+        worker: WorkerId { namespace: None, name: "relay".into() },
+        on_behalf_of: Some(WorkerId { namespace: Some("production".into()), name: name.into() }),
+        ..caller()
+    };
+    let hold = async |name: &str| {
+        let mut req = request("GET", &format!("http://ws.test:{}/", address.port()));
+        req.headers_mut().insert("connection", "upgrade".parse().unwrap());
+        req.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+        rig.egress.fetch(&behalf(name), req).await
+    };
+    let held = (hold("greedy").await.unwrap(), hold("greedy").await.unwrap());
+    assert!(matches!(hold("greedy").await, Err(EgressError::TooMany { limit: 2 })));
+    let other = hold("other").await.unwrap();
+    drop((held, other));
+    let limited = async |name: &str| {
+        let fetched = rig.fetch(&behalf(name), request("HEAD", "http://ws.test:1/")).await;
+        matches!(fetched, Err(EgressError::RateLimited { .. }))
+    };
+    while !limited("greedy").await {}
+    assert!(!limited("other").await);
+    // So it is with the wait for answers to what is refused.
+    for _ in 0..100 {
+        rig.egress.pace(&behalf("greedy"), false).await;
+    }
+    let begin = std::time::Instant::now();
+    rig.egress.pace(&behalf("other"), false).await;
+    assert!(begin.elapsed() < std::time::Duration::from_millis(500), "{:?}", begin.elapsed());
+}
