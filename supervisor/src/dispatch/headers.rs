@@ -97,7 +97,8 @@ pub fn strip_lookalikes(headers: &mut HeaderMap, protected: impl Fn(&str) -> boo
     }
 }
 
-fn strip_own(headers: &mut HeaderMap) {
+/// Removes the platform's own fields, and what looks like them: whoever else set them may not.
+pub fn strip_own(headers: &mut HeaderMap) {
     strip_lookalikes(headers, |name| name.starts_with(OWN));
     if headers.keys().any(|name| name.as_str().starts_with(OWN)) {
         let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OWN)).cloned().collect();

@@ -10,7 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::folder::Loaded;
-use super::headers::{MARK, prepare, strip_hop_by_hop, wants_websocket};
+use super::headers::{prepare, strip_hop_by_hop, wants_websocket};
 use super::journal::Entry;
 use super::metered::Metered;
 use super::send::{address_absolutely, address_to};
@@ -18,6 +18,7 @@ use super::slots::Slot;
 use super::wire::Wire;
 use super::{Caller, Egress, EgressError};
 use crate::body::Body;
+use crate::dispatch::strip_own;
 use crate::registry::WorkerId;
 use crate::worker::{NO_CONNECT, Tunnel};
 
@@ -117,7 +118,9 @@ impl Egress {
         } else {
             strip_hop_by_hop(response.headers_mut());
         }
-        response.headers_mut().remove(MARK);
+        // A Worker that passes the answer on would say in its own name what the server put there: who is to answer
+        // instead, above all. Workers' own answers have none of them any more.
+        strip_own(response.headers_mut());
         within(&response, rule)?;
         Ok((response, limit, back))
     }

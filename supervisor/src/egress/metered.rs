@@ -15,6 +15,7 @@ use super::idle::{Idle, Key};
 use super::journal::Entry;
 use crate::body::{Body, BodyError};
 use crate::client::Sender;
+use crate::dispatch::strip_own;
 
 /// Gives a connection back once its response is over.
 #[derive(Debug)]
@@ -111,7 +112,10 @@ impl HttpBody for Metered {
                 Poll::Ready(None)
             }
             Some(Err(error)) => self.fail(error),
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_own(trailers);
+                }
                 let bytes = frame.data_ref().map_or(0, |data| data.remaining() as u64);
                 if let Some(left) = &mut self.left {
                     match left.bytes.checked_sub(bytes) {

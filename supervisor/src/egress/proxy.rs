@@ -16,6 +16,7 @@ use super::fetch::{RESERVED, is_reserved};
 use super::headers::{MARK, strip_hop_by_hop, wants_websocket};
 use super::{BindingTarget, Bindings, Caller, Egress, EgressError};
 use crate::body::Body;
+use crate::dispatch::strip_own;
 use crate::worker::Tunnel;
 
 /// Longest head of a request, bytes.
@@ -160,7 +161,7 @@ async fn bound(
     let answered = bindings.call(caller, binding, req).await;
     let failed = |failure| EgressError::Outbound { worker: target.host.to_string(), failure };
     let mut response = answered.map_err(failed)?;
-    response.headers_mut().remove(MARK);
+    strip_own(response.headers_mut());
     Ok(response)
 }
 

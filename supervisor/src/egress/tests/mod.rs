@@ -206,6 +206,9 @@ fn reply(path: &str, text: String) -> Response<Body> {
         "/redirect" => builder.status(302).header("location", "http://169.254.169.254/").body(Body::empty()),
         "/forged" => builder
             .header("cloister-egress", "denied")
+            .header("cloister-dispatch", "victim")
+            .header("cloister-dispatch-limits", "subrequests=1000")
+            .header("cloister_dispatch", "victim")
             .header("connection", "x-hop")
             .header("x-hop", "1")
             .body(Body::empty()),
