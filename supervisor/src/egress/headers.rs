@@ -1,13 +1,13 @@
 //! Header fields that end at the filter, and those a rule changes.
 
 use cloister_policies::egress::{HeaderTemplateError, Rule, is_reserved};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::Secrets;
 use crate::registry::WorkerId;
 
-/// Says on an answer of the filter itself what it is about; taken away from all others.
+/// Says on an answer of the filter itself what it is about; no other answer has a field of the platform's.
 pub(super) const MARK: HeaderName = HeaderName::from_static("cloister-egress");
 
 /// The one protocol a connection may switch to: anything else (`h2c` above all) would hide requests
@@ -25,8 +25,29 @@ pub(super) fn wants_websocket(method: &Method, headers: &HeaderMap) -> bool {
             .any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
 }
 
+/// As text, for one walk over the names that are there: most messages have none of these.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "upgrade"
+            | "transfer-encoding"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+    )
+}
+
 /// Takes away what belongs to one connection only; `Content-Length` stays.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let there: Vec<HeaderName> =
+        headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    if there.is_empty() {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -35,15 +56,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
         .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
-        headers.remove(name);
-    }
-    for name in
-        ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer"]
-    {
+    for name in named.iter().chain(&there) {
         headers.remove(name);
     }
 }
@@ -105,6 +118,9 @@ mod tests {
             ("upgrade", "h2c"),
             ("proxy-authorization", "x"),
             ("keep-alive", "x"),
+            ("proxy-connection", "x"),
+            ("proxy-authenticate", "x"),
+            ("trailer", "x"),
             ("accept", "*/*"),
         ]);
         strip_hop_by_hop(&mut map);

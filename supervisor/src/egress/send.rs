@@ -6,6 +6,7 @@ use std::thread;
 
 use cloister_policies::address;
 use cloister_policies::egress::{Host, Policy, Target, Verdict};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use tokio::time::timeout;
@@ -150,12 +151,14 @@ pub(super) fn address_to(
 ) -> Result<(), EgressError> {
     frame(req)?;
     let invalid = |what: &str| EgressError::Invalid(format!("its {what} cannot be sent"));
-    let query = req.uri().query().map_or_else(String::new, |query| format!("?{query}"));
-    let path = path.unwrap_or(match req.uri().path() {
-        "" => "/",
-        path => path,
-    });
-    let uri = Uri::try_from(format!("{path}{query}")).map_err(|_| invalid("path"))?;
+    let uri = match (path, req.uri().path_and_query()) {
+        (None, Some(own)) if own.as_str().starts_with('/') => Uri::from(own.clone()),
+        (path, own) => {
+            let path = path.or(own.map(PathAndQuery::path)).filter(|path| !path.is_empty()).unwrap_or("/");
+            let query = req.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+            Uri::try_from(format!("{path}{query}")).map_err(|_| invalid("path"))?
+        }
+    };
     let host = HeaderValue::try_from(target.authority()).map_err(|_| invalid("host"))?;
     *req.uri_mut() = uri;
     *req.version_mut() = http::Version::HTTP_11;
