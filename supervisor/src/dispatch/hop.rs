@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use cloister_ipc::worker::OutboundContext;
 
-use crate::egress::OutboundCall;
+use crate::egress::{Budget, Caller as EgressCaller, OutboundCall};
 use crate::limits::Limits;
-use crate::registry::WorkerId;
+use crate::registry::{Deployed, WorkerId};
 
 /// One call in the chain of Workers that a client's request goes through.
 #[derive(Debug, Clone)]
@@ -53,5 +53,19 @@ impl Hop {
     pub fn next(ray: &Arc<str>, client: &Arc<str>, depth: u8, via: WorkerId) -> Self {
         let first = Self::first(Arc::clone(ray), Arc::clone(client));
         Self { depth: depth.saturating_add(1), via: Some(via), ..first }
+    }
+
+    /// Who the requests of `deployed` are from while it answers this call.
+    #[must_use]
+    pub fn egress_caller(&self, deployed: &Deployed, budget: &Arc<Budget>) -> EgressCaller {
+        EgressCaller {
+            worker: deployed.id.clone(),
+            version: Arc::clone(&deployed.version),
+            ray: Arc::clone(&self.ray),
+            depth: self.depth,
+            subrequests: Arc::clone(budget),
+            outbound: self.outbound.clone(),
+            on_behalf_of: self.on_behalf_of.clone(),
+        }
     }
 }

@@ -81,6 +81,7 @@ impl Invocation {
         hop: Arc<Hop>,
         instance: Arc<Instance>,
         limits: Limits,
+        budget: &Arc<Budget>,
         cold: bool,
     ) -> Arc<Self> {
         let started = Instant::now();
@@ -90,7 +91,7 @@ impl Invocation {
             hop,
             instance,
             limits,
-            budget: Arc::new(Budget::new(limits.subrequests)),
+            budget: Arc::clone(budget),
             dispatcher,
             started,
             mark,
@@ -198,15 +199,7 @@ impl Invocation {
 
     /// Who its outgoing requests are from.
     pub(super) fn egress_caller(&self) -> EgressCaller {
-        EgressCaller {
-            worker: self.instance.deployed.id.clone(),
-            version: Arc::clone(&self.instance.deployed.version),
-            ray: Arc::clone(&self.hop.ray),
-            depth: self.hop.depth,
-            subrequests: Arc::clone(&self.budget),
-            outbound: self.hop.outbound.clone(),
-            on_behalf_of: self.hop.on_behalf_of.clone(),
-        }
+        self.hop.egress_caller(&self.instance.deployed, &self.budget)
     }
 
     fn exceeded(&self, outcome: Outcome, failure: Failure, what: &'static str, reason: String) {
@@ -307,6 +300,7 @@ impl Drop for Invocation {
     fn drop(&mut self) {
         let now = Instant::now();
         let cpu = self.instance.leave(self.mark, now);
+        self.instance.forget_caller(std::ptr::from_ref(self).cast());
         if *self.unrecorded.get_mut() {
             return;
         }

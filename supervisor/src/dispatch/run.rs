@@ -14,6 +14,7 @@ use super::gather::{self, Missing};
 use super::headers::{asks_to_switch, strip_request, strip_response};
 use super::{DEPTH, Dispatcher, Hop, Invocation, Refusal, http_handoff};
 use crate::body::{Body, BodyError};
+use crate::egress::Budget;
 use crate::outcome::{Failure, Outcome};
 use crate::pool::Lease;
 use crate::registry::{Contract, Deployed, WorkerId};
@@ -120,10 +121,11 @@ impl Dispatcher {
             }
             _ => (body, http_handoff::Replay::Never, None),
         };
+        let budget = Arc::new(Budget::new(limits.subrequests));
         for _ in 0..TRIES {
             let acquired = match self.pool.acquire_now(deployed) {
                 Some(lease) => Ok(lease),
-                None => Box::pin(self.pool.acquire(deployed)).await,
+                None => Box::pin(self.pool.acquire(deployed, hop.egress_caller(deployed, &budget))).await,
             };
             let lease = match acquired {
                 Ok(lease) => lease,
@@ -136,7 +138,7 @@ impl Dispatcher {
                 }
             };
             let (Some(instance), Some(own)) = (lease.instance().cloned(), self.own.upgrade()) else { break };
-            let invocation = Invocation::begin(own, Arc::clone(&hop), instance, limits, lease.cold);
+            let invocation = Invocation::begin(own, Arc::clone(&hop), instance, limits, &budget, lease.cold);
             let limited = Limited::wrap(body, &invocation);
             let caller = Arc::clone(&invocation);
             let called = invocation.cut.unless(invocation.instance.call(parts, limited, caller)).await;

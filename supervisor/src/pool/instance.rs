@@ -9,6 +9,7 @@ use http::request::Parts;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::callers::Callers;
 use super::meter::Meter;
 use super::process::{Ended, Process};
 use super::slot::Slot;
@@ -83,22 +84,7 @@ pub struct Instance {
     over: CancellationToken,
     /// Told when one of its connections ended.
     disconnected: Notify,
-    callers: Mutex<Vec<Weak<dyn Caller>>>,
-    afterwards: Mutex<Afterwards>,
-}
-
-/// The ray of what a process asks for between its calls, and of all that follows from that.
-pub const BACKGROUND: &str = "background";
-
-/// What a Worker's requests through its proxy port are held to while it has no call.
-#[derive(Debug, Default)]
-struct Afterwards {
-    /// The outbound Worker of the last call that carried one.
-    outbound: Option<OutboundCall>,
-    /// Taken from since the last call began that was not background work itself.
-    budget: Option<Arc<Budget>>,
-    /// How many Workers deep the last call was.
-    depth: u8,
+    callers: Callers,
 }
 
 impl std::fmt::Debug for Instance {
@@ -118,6 +104,7 @@ impl Instance {
         process: Arc<dyn Process>,
         slot: Weak<Slot>,
         link: Link,
+        cause: Option<EgressCaller>,
     ) -> Arc<Self> {
         Arc::new(Self {
             number,
@@ -140,8 +127,7 @@ impl Instance {
             killed: CancellationToken::new(),
             over: CancellationToken::new(),
             disconnected: Notify::new(),
-            callers: Mutex::default(),
-            afterwards: Mutex::default(),
+            callers: Callers::new(cause),
         })
     }
 
@@ -186,7 +172,7 @@ impl Instance {
         body: Body,
         caller: &Arc<dyn Caller>,
     ) -> Result<Answer, CallError> {
-        let _listed = self.list_caller(caller);
+        self.callers.add(caller);
         tokio::select! {
             result = upstream.call(&*self.process, parts, body) => result.map(Box::new).map(Answer::Response),
             () = self.killed.cancelled() => Err(CallError::Gone),
@@ -408,64 +394,25 @@ impl Instance {
         self.process.pid()
     }
 
-    /// For whom a request to the proxy port most likely is: for the latest call that is not answered.
-    /// One that carries an outbound Worker comes first, so that another call is no way around it.
+    /// For whom a request to the proxy port most likely is: for the latest call that is not over.
     #[must_use]
     pub fn current_caller(&self) -> Option<EgressCaller> {
-        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut latest = None;
-        for caller in callers.iter().rev().filter_map(Weak::upgrade) {
-            let caller = caller.egress();
-            if caller.outbound.is_some() {
-                return Some(caller);
-            }
-            latest.get_or_insert(caller);
-        }
-        latest
+        self.callers.current()
     }
 
-    /// What holds for a request to the proxy port between calls: the outbound Worker of the last call
-    /// that carried one, a budget of `subrequests` from one call to the next, and the depth to go on from.
-    /// Calls that come of background work give no new budget, or two Workers could keep each other busy.
+    /// What holds for a request to the proxy port between calls: the outbound Worker of the last call that carried
+    /// one, what is left of the last call's budget, and the depth to go on from. Before the first call, those of the
+    /// call that the process was started for; without one, a budget of `subrequests`.
     #[must_use]
     pub fn between_calls(&self, subrequests: Option<u32>) -> (Option<OutboundCall>, Arc<Budget>, u8) {
-        let mut afterwards = self.afterwards();
-        let budget = afterwards.budget.get_or_insert_with(|| Arc::new(Budget::new(subrequests)));
-        let budget = Arc::clone(budget);
-        (afterwards.outbound.clone(), budget, afterwards.depth)
+        self.callers.afterwards(|| Budget::new(subrequests))
     }
 
-    fn afterwards(&self) -> MutexGuard<'_, Afterwards> {
-        self.afterwards.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn list_caller(&self, caller: &Arc<dyn Caller>) -> Listed<'_> {
-        let weak = Arc::downgrade(caller);
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner).push(Weak::clone(&weak));
-        let caller = caller.egress();
-        let mut afterwards = self.afterwards();
-        if &*caller.ray != BACKGROUND {
-            afterwards.budget = None;
-        }
-        afterwards.depth = caller.depth;
-        if caller.outbound.is_some() {
-            afterwards.outbound = caller.outbound;
-        }
-        Listed { instance: self, caller: weak }
-    }
-}
-
-/// An invocation's place in the list of those not answered.
-struct Listed<'a> {
-    instance: &'a Instance,
-    caller: Weak<dyn Caller>,
-}
-
-impl Drop for Listed<'_> {
-    fn drop(&mut self) {
-        let mut callers = self.instance.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = callers.iter().rposition(|other| other.ptr_eq(&self.caller)) {
-            callers.remove(at);
+    /// The invocation at this address is over.
+    pub fn forget_caller(&self, caller: *const ()) {
+        // Those of the other contract are not listed.
+        if matches!(self.link, Link::Http(_)) {
+            self.callers.remove(caller);
         }
     }
 }

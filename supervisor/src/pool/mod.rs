@@ -1,6 +1,7 @@
 //! Live Worker processes: found, started, shared out, ended.
 
 mod backoff;
+mod callers;
 mod instance;
 mod keeper;
 mod meter;
@@ -14,13 +15,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-pub use instance::{BACKGROUND, Fate, Instance};
+pub use callers::BACKGROUND;
+pub use instance::{Fate, Instance};
 pub use keeper::{Inspected, LiveWorker};
 pub use process::{Ended, Process, Start, StartFailed, Started};
 pub use slot::Lease;
 pub use start::Startup;
 pub use watch::{Ticket, Watch, Watched};
 
+use crate::egress::Caller as EgressCaller;
 use crate::outcome::Failure;
 use crate::registry::{Deployed, Registry, WorkerId};
 use crate::telemetry::Telemetry;
@@ -116,13 +119,14 @@ impl Pool {
         let _ = self.0.proxy.set(proxy);
     }
 
-    /// A process that takes one more invocation: a live one, or a new one, or the next that is free.
+    /// A process that takes one more invocation: a live one, or a new one, or the next that is free. A new one asks
+    /// in the name of the `cause` before it has any.
     ///
     /// # Errors
     /// It can't be started, or too many wait: see [`Refused`].
-    pub async fn acquire(&self, deployed: &Arc<Deployed>) -> Result<Lease, Refused> {
+    pub async fn acquire(&self, deployed: &Arc<Deployed>, cause: EgressCaller) -> Result<Lease, Refused> {
         let slot = self.slot(&deployed.id);
-        slot.acquire(self, deployed).await
+        slot.acquire(self, deployed, cause).await
     }
 
     /// As [`Self::acquire`], when a live process has room right now.

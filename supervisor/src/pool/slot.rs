@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::backoff::{Backoff, Starts};
 use super::{Fate, Instance, Pool, Refused, StartFailed, start};
+use crate::egress::Caller as EgressCaller;
 use crate::outcome::Failure;
 use crate::registry::Deployed;
 
@@ -17,7 +18,20 @@ use crate::registry::Deployed;
 const UNREADY_FORGIVEN: u32 = 1;
 const READY_FORGIVEN: u32 = 8;
 
-type Waiter = oneshot::Sender<Result<Lease, Refused>>;
+/// Who waits for a process.
+struct Waiter {
+    sender: oneshot::Sender<Result<Lease, Refused>>,
+    /// The call that it is for.
+    cause: EgressCaller,
+}
+
+impl Waiter {
+    fn refuse(self, reason: &Arc<str>) {
+        let reason = Arc::clone(reason);
+        // Who went away needs no answer.
+        let _ = self.sender.send(Err(Refused { failure: Failure::StartFailed, reason, retry_after: None }));
+    }
+}
 
 /// See the module.
 #[derive(Default)]
@@ -87,6 +101,7 @@ impl Slot {
         self: &Arc<Self>,
         pool: &Pool,
         deployed: &Arc<Deployed>,
+        cause: EgressCaller,
     ) -> Result<Lease, Refused> {
         let receiver = {
             let mut state = self.state();
@@ -102,14 +117,14 @@ impl Slot {
                 return Err(Refused { failure: Failure::StartFailed, reason, retry_after: Some(seconds) });
             }
             // Those who went away take no place.
-            state.waiters.retain(|waiter| !waiter.is_closed());
+            state.waiters.retain(|waiter| !waiter.sender.is_closed());
             if state.waiters.len() >= pool.0.options.waiting {
                 let reason = format!("{} requests wait already", state.waiters.len()).into();
                 return Err(Refused { failure: Failure::LoadShed, reason, retry_after: Some(1) });
             }
-            self.start_more(&mut state, pool);
+            self.start_more(&mut state, pool, &cause);
             let (sender, receiver) = oneshot::channel();
-            state.waiters.push_back(sender);
+            state.waiters.push_back(Waiter { sender, cause });
             receiver
         };
         let options = &pool.0.options;
@@ -132,14 +147,14 @@ impl Slot {
         Lease { instance: Some(instance), slot: Arc::clone(self), pool: pool.clone(), cold }
     }
 
-    /// Starts one more process, when one more is allowed.
-    fn start_more(self: &Arc<Self>, state: &mut State, pool: &Pool) {
+    /// Starts one more process for the `cause`, when one more is allowed.
+    fn start_more(self: &Arc<Self>, state: &mut State, pool: &Pool, cause: &EgressCaller) {
         let Some(deployed) = state.current.clone() else { return };
         let live = u32::try_from(state.instances.len()).unwrap_or(u32::MAX);
         if live.saturating_add(state.starting) < deployed.instances.max(1) {
             state.starting += 1;
             let wait = state.starts.take(Instant::now());
-            let start = start::run(pool.clone(), Arc::clone(self), deployed);
+            let start = start::run(pool.clone(), Arc::clone(self), deployed, cause.clone());
             tokio::spawn(async move {
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
@@ -186,8 +201,7 @@ impl Slot {
             instance.kill(Fate::Retired);
         }
         for (waiter, reason) in refused {
-            let refusal = Refused { failure: Failure::StartFailed, reason, retry_after: None };
-            let _ = waiter.send(Err(refusal));
+            waiter.refuse(&reason);
         }
     }
 
@@ -204,7 +218,7 @@ impl Slot {
                     }
                     return;
                 };
-                match waiter.send(Ok(lease)) {
+                match waiter.sender.send(Ok(lease)) {
                     Ok(()) => break,
                     Err(Ok(back)) => lease = back,
                     Err(Err(_)) => return,
@@ -229,8 +243,10 @@ impl Slot {
 
     fn feed_locked(self: &Arc<Self>, state: &mut State, pool: &Pool) {
         self.hand_over(state, pool, false);
-        if !state.waiters.is_empty() && state.starting == 0 {
-            self.start_more(state, pool);
+        if state.starting == 0
+            && let Some(cause) = state.waiters.front().map(|waiter| waiter.cause.clone())
+        {
+            self.start_more(state, pool, &cause);
         }
     }
 
@@ -263,8 +279,7 @@ impl Slot {
             if hopeless { state.waiters.drain(..).collect() } else { Vec::new() }
         };
         for waiter in refused {
-            let reason = Arc::clone(&reason);
-            let _ = waiter.send(Err(Refused { failure: Failure::StartFailed, reason, retry_after: None }));
+            waiter.refuse(&reason);
         }
     }
 

@@ -10,6 +10,7 @@ use super::instance::Link;
 use super::process::Started;
 use super::slot::Slot;
 use super::{Fate, Instance, Pool, StartFailed};
+use crate::egress::Caller as EgressCaller;
 use crate::launch::Net;
 use crate::registry::{Contract, Deployed};
 use crate::telemetry::{Detail, Event, capture};
@@ -32,9 +33,9 @@ pub struct Startup {
 }
 
 /// Starts a process for a slot and tells the slot.
-pub(super) async fn run(pool: Pool, slot: Arc<Slot>, deployed: Arc<Deployed>) {
+pub(super) async fn run(pool: Pool, slot: Arc<Slot>, deployed: Arc<Deployed>, cause: EgressCaller) {
     let begun = Instant::now();
-    let result = pool.launch(&deployed, Arc::downgrade(&slot)).await;
+    let result = pool.launch(&deployed, Arc::downgrade(&slot), Some(cause)).await;
     let metrics = pool.0.telemetry.metrics();
     match &result {
         Ok(instance) => {
@@ -58,7 +59,7 @@ impl Pool {
     /// It did not start, ended at once, was not ready in time or answered garbage: the text says so.
     pub async fn probe(&self, deployed: &Arc<Deployed>) -> Result<Startup, StartFailed> {
         let begun = Instant::now();
-        let instance = self.launch(deployed, Weak::new()).await?;
+        let instance = self.launch(deployed, Weak::new(), None).await?;
         let limit = self.0.options.start_timeout;
         let checked = match &instance.link {
             Link::Ipc { .. } => match instance.connection() {
@@ -96,7 +97,12 @@ impl Pool {
     }
 
     /// Starts a process. `ipc` Workers count as ready at once: requests wait in their socket.
-    async fn launch(&self, deployed: &Arc<Deployed>, slot: Weak<Slot>) -> Result<Arc<Instance>, StartFailed> {
+    async fn launch(
+        &self,
+        deployed: &Arc<Deployed>,
+        slot: Weak<Slot>,
+        cause: Option<EgressCaller>,
+    ) -> Result<Arc<Instance>, StartFailed> {
         let failed = |message: String| StartFailed { message, permanent: false };
         let limit = self.0.options.start_timeout;
         let started = tokio::time::timeout(limit, self.0.starter.start(deployed)).await;
@@ -124,7 +130,7 @@ impl Pool {
             (Contract::Ipc, None) => return Err(failed("the process came without a control socket".into())),
             (Contract::Http, _) => Link::Http(Upstream::new(ADDRESS, self.0.options.shards)),
         };
-        let instance = Instance::new(self.next_number(), Arc::clone(deployed), process, slot, link);
+        let instance = Instance::new(self.next_number(), Arc::clone(deployed), process, slot, link, cause);
         instance.last_used.store(self.milliseconds(), std::sync::atomic::Ordering::Relaxed);
         self.0.telemetry.metrics().starts.inc();
         self.0.telemetry.metrics().processes.inc();

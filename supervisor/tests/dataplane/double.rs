@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -23,14 +24,20 @@ use cloister_supervisor::{body::Body, runtime};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What a Worker's process does with its control socket, until it is killed.
 pub(crate) type Program = Arc<dyn Fn(OwnedFd, Life) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
 
+/// What a server does that was given the address of its proxy port, until it is killed.
+pub(crate) type Server = Arc<dyn Fn(SocketAddr, Life) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
+
 /// The life of a "process".
 #[derive(Clone)]
 pub(crate) struct Life {
+    /// A server says here where it listens.
+    pub(crate) listening: watch::Sender<Option<SocketAddr>>,
     pub(crate) killed: CancellationToken,
     pub(crate) flag: Arc<AtomicBool>,
 }
@@ -64,8 +71,18 @@ impl Process for Double {
         })
     }
 
+    /// It is on its way to where the server listens: whatever it is connected to afterwards, it goes there.
     fn socket(&self) -> BoxFuture<'_, io::Result<OwnedFd>> {
-        Box::pin(async { Err(io::Error::other("no network here")) })
+        Box::pin(async {
+            let mut listening = self.life.listening.subscribe();
+            let address = listening.wait_for(Option::is_some).await.map_err(io::Error::other)?.unwrap();
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+            match rustix::net::connect(&socket, &address) {
+                Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+                Err(error) => Err(error.into()),
+            }
+        })
     }
 
     fn walls(&self) -> serde_json::Value {
@@ -86,6 +103,7 @@ impl Drop for Double {
 #[derive(Default)]
 pub(crate) struct Starter {
     pub(crate) programs: Mutex<HashMap<String, Program>>,
+    servers: Mutex<HashMap<String, Server>>,
     pub(crate) starts: AtomicU32,
 }
 
@@ -93,35 +111,56 @@ impl Start for Starter {
     fn start<'a>(&'a self, deployed: &'a Arc<Deployed>) -> BoxFuture<'a, Result<Started, StartFailed>> {
         Box::pin(async move {
             self.starts.fetch_add(1, Ordering::Relaxed);
-            let program = self.programs.lock().unwrap().get(deployed.id.name.as_ref()).cloned();
+            let name = deployed.id.name.as_ref();
+            let life = Life {
+                listening: watch::Sender::new(None),
+                killed: CancellationToken::new(),
+                flag: Arc::default(),
+            };
+            let server = self.servers.lock().unwrap().get(name).cloned();
+            if let Some(server) = server {
+                let proxy = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                proxy.set_nonblocking(true).unwrap();
+                let address = proxy.local_addr().unwrap();
+                let process = start(life, move |life| server(address, life)).await;
+                return Ok(Started { process, control: None, output: None, proxy: Some(proxy.into()) });
+            }
+            let program = self.programs.lock().unwrap().get(name).cloned();
             let Some(program) = program else {
                 return Err(StartFailed { message: "no such program".into(), permanent: true });
             };
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
                 .map_err(|error| StartFailed { message: error.to_string(), permanent: false })?;
-            let life = Life { killed: CancellationToken::new(), flag: Arc::default() };
-            let over = CancellationToken::new();
-            let (sender, receiver) = tokio::sync::oneshot::channel();
-            let (thread_life, thread_over) = (life.clone(), over.clone());
-            std::thread::spawn(move || {
-                let _ = sender.send(rustix::thread::gettid().as_raw_nonzero().get());
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                let killed = thread_life.killed.clone();
-                tokio::task::LocalSet::new().block_on(&runtime, async move {
-                    tokio::select! {
-                        () = program(theirs, thread_life) => {}
-                        () = killed.cancelled() => {}
-                    }
-                });
-                drop(runtime);
-                thread_over.cancel();
-            });
-            let thread = receiver.await.unwrap();
-            let process = Arc::new(Double { thread, life, over });
+            let process = start(life, move |life| program(theirs, life)).await;
             Ok(Started { process, control: Some(ours), output: None, proxy: None })
         })
     }
+}
+
+/// Starts a thread that does what `program` says.
+async fn start(
+    life: Life,
+    program: impl FnOnce(Life) -> Pin<Box<dyn Future<Output = ()>>> + Send + 'static,
+) -> Arc<Double> {
+    let over = CancellationToken::new();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let (thread_life, thread_over) = (life.clone(), over.clone());
+    std::thread::spawn(move || {
+        let _ = sender.send(rustix::thread::gettid().as_raw_nonzero().get());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let killed = thread_life.killed.clone();
+        tokio::task::LocalSet::new().block_on(&runtime, async move {
+            tokio::select! {
+                () = program(thread_life) => {}
+                () = killed.cancelled() => {}
+            }
+        });
+        drop(runtime);
+        thread_over.cancel();
+    });
+    let thread = receiver.await.unwrap();
+    Arc::new(Double { thread, life, over })
 }
 
 /// A whole data plane but for the front door and the launcher.
@@ -157,6 +196,16 @@ impl Plane {
     /// Deploys a Worker whose process runs `program`.
     pub(crate) fn deploy(&self, deployed: Deployed, program: Program) {
         self.starter.programs.lock().unwrap().insert(deployed.id.name.as_ref().to_owned(), program);
+        self.publish(deployed);
+    }
+
+    /// Deploys a Worker whose process runs `server`.
+    pub(crate) fn deploy_server(&self, deployed: Deployed, server: Server) {
+        self.starter.servers.lock().unwrap().insert(deployed.id.name.as_ref().to_owned(), server);
+        self.publish(deployed);
+    }
+
+    fn publish(&self, deployed: Deployed) {
         let mut snapshot = (**self.registry.snapshot()).clone();
         snapshot.insert(Arc::new(deployed));
         self.registry.publish(snapshot);

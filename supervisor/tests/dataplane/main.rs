@@ -9,3 +9,4 @@ mod failures;
 mod front;
 mod hostile;
 mod pool;
+mod server;
