@@ -71,6 +71,7 @@ const ENDED: &[&str] = &[
     "fetch-zero",
     "fetch-backwards",
     "fetch-flood",
+    "flood-in-flight",
     "cancel-unknown",
     "done-unknown",
     "flood-of-strays",

@@ -80,6 +80,8 @@ fn failures_are_typed() {
 fn what_can_not_be_asked_is_refused_here() {
     let (_supervisor, mut connection) = Supervisor::run(|_request, _env, ctx: Context| async move {
         assert!(matches!(cloister::fetch(get("/relative")).await, Err(FetchError::Invalid(_))));
+        let tunnel = http::Request::connect("http://b.example/").body(Body::empty()).unwrap();
+        assert!(matches!(cloister::fetch(tunnel).await, Err(FetchError::Invalid(_))));
         let long = format!("http://b.example/{}", "p".repeat(9000));
         assert!(matches!(cloister::fetch(get(&long)).await, Err(FetchError::Invalid(_))));
         let spawned = tokio::spawn(async { cloister::fetch(get("http://b.example/")).await });
