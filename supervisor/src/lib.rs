@@ -18,6 +18,7 @@ pub mod pool;
 pub mod registry;
 pub mod runtime;
 pub mod serve;
+mod slots;
 pub mod store;
 pub mod telemetry;
 pub mod worker;

@@ -31,6 +31,9 @@ pub(super) fn failure(error: &FetchError) -> (Outcome, Failure) {
     match error {
         FetchError::NotFound => (Outcome::ScriptNotFound, Failure::ScriptNotFound),
         FetchError::Subrequests => (Outcome::ExceededSubrequests, Failure::Exception),
+        FetchError::Worker { code, .. } if *code == Failure::LoadShed.code() => {
+            (Outcome::LoadShed, Failure::LoadShed)
+        }
         _ => (Outcome::Exception, Failure::Exception),
     }
 }
@@ -39,6 +42,19 @@ fn refused(refusal: Refusal) -> FetchError {
     match refusal.failure {
         Failure::ScriptNotFound => FetchError::NotFound,
         failure => FetchError::Worker { code: failure.code(), message: failure.message().to_owned() },
+    }
+}
+
+/// Takes the call's place among those of the process that waits for its answer: a Worker that does not answer holds
+/// some of them, and not all that there are for every Worker.
+fn with_place((hop, worker): (Hop, WorkerId), caller: &Instance) -> Result<(Hop, WorkerId), FetchError> {
+    match caller.callees.take(worker.clone()) {
+        Some(place) => Ok((Hop { _place: Some(Arc::new(place)), ..hop }, worker)),
+        None => {
+            let each = caller.callees.each();
+            let message = format!("{worker} has {each} calls of this process to answer already");
+            Err(FetchError::Worker { code: Failure::LoadShed.code(), message })
+        }
     }
 }
 
@@ -152,13 +168,16 @@ impl Dispatcher {
             self.egress.pace(&caller, judged).await;
             return Err(error.into());
         }
-        let (hop, worker) = match self.resolve(invocation, target) {
+        let next = match self.resolve(invocation, target) {
             Ok(next) => next,
             Err(error) => {
                 self.pace(invocation).await;
                 return Err(error);
             }
         };
+        let (hop, worker) = with_place(next, &invocation.instance).inspect_err(|error| {
+            invocation.callee_failed(failure(error).1);
+        })?;
         self.serve(hop, worker, prepare(request)).await.map_err(|refusal| {
             invocation.callee_failed(refusal.failure);
             refused(refusal)
@@ -210,6 +229,7 @@ impl Bindings for Given {
                 }
             };
             let next = self.dispatcher.next_hop(caller, deployed, &Arc::from(""), target);
+            let next = next.and_then(|next| with_place(next, &self.instance));
             let (hop, worker) = next.map_err(|error| failure(&error).1)?;
             let response = self.dispatcher.serve(hop, worker, prepare(req)).await;
             response.map_err(|refusal| refusal.failure)

@@ -7,6 +7,7 @@ use cloister_ipc::worker::OutboundContext;
 use crate::egress::{Budget, Caller as EgressCaller, OutboundCall};
 use crate::limits::Limits;
 use crate::registry::{Deployed, WorkerId};
+use crate::slots::Slot;
 
 /// One call in the chain of Workers that a client's request goes through.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Hop {
     pub as_outbound: Option<OutboundContext>,
     /// Set with `as_outbound`: for whom.
     pub on_behalf_of: Option<WorkerId>,
+    /// What a Worker that waits for this call's answer may have of such calls.
+    pub(crate) _place: Option<Arc<Slot<WorkerId>>>,
 }
 
 impl Hop {
@@ -45,6 +48,7 @@ impl Hop {
             outbound: None,
             as_outbound: None,
             on_behalf_of: None,
+            _place: None,
         }
     }
 

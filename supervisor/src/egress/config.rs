@@ -46,7 +46,7 @@ impl Default for EgressConfig {
             nameservers: Vec::new(),
             own_addresses: Vec::new(),
             worker_requests: NonZeroU32::MIN.saturating_add(255),
-            worker_connections: NonZeroU32::MIN.saturating_add(255),
+            worker_connections: NonZeroU32::MIN.saturating_add(1023),
             extra_ca: None,
             connect_timeout_ms: Millis(5_000),
             response_timeout_ms: Millis(60_000),

@@ -9,17 +9,18 @@ use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use super::caller::Payer;
 use super::folder::Loaded;
 use super::headers::{prepare, strip_hop_by_hop, wants_websocket};
 use super::journal::Entry;
 use super::metered::Metered;
 use super::send::{address_absolutely, address_to};
-use super::slots::Slot;
 use super::wire::Wire;
 use super::{Caller, Egress, EgressError};
 use crate::body::Body;
 use crate::dispatch::strip_own;
 use crate::registry::WorkerId;
+use crate::slots::Slot;
 use crate::worker::{NO_CONNECT, Tunnel};
 
 /// Host names that never leave the machine.
@@ -180,7 +181,7 @@ impl Egress {
     }
 
     /// A request more for the caller.
-    pub(super) fn slot(&self, caller: &Caller) -> Result<Slot, EgressError> {
+    pub(super) fn slot(&self, caller: &Caller) -> Result<Slot<Payer>, EgressError> {
         let full = || EgressError::TooMany { limit: self.requests.each() };
         self.requests.take(caller.payer()).ok_or_else(full)
     }

@@ -9,8 +9,8 @@ use cloister_policies::egress::{DEFAULT_RULE, Verdict};
 
 use super::caller::Payer;
 use super::kept::Kept;
-use super::slots::Slot;
 use super::{Caller, EgressError};
+use crate::slots::Slot;
 
 /// Counts of refusals kept before those that are over are thrown out.
 const MANY: usize = 1024;
@@ -122,7 +122,7 @@ pub(super) struct Entry {
     payer: Payer,
     log: bool,
     /// Given back when the request is over.
-    slot: Option<Slot>,
+    slot: Option<Slot<Payer>>,
     began: Instant,
     journal: Arc<Journal>,
 }
@@ -152,7 +152,7 @@ impl Entry {
     }
 
     /// Holds `slot` as long as the request lasts.
-    pub(super) fn hold(&mut self, slot: Slot) {
+    pub(super) fn hold(&mut self, slot: Slot<Payer>) {
         self.slot = Some(slot);
     }
 

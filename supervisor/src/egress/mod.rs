@@ -21,7 +21,6 @@ mod proxy;
 mod rate;
 mod resolve;
 mod send;
-mod slots;
 mod tunnel;
 mod watch;
 mod wire;
@@ -31,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::slots::Slots;
 pub use caller::{
     BindingTarget, Bindings, Budget, Caller, Exhausted, OutboundCall, OutboundInvoker, Secrets,
 };
@@ -55,8 +55,8 @@ pub struct Egress {
     idle: Arc<idle::Idle>,
     rates: rate::Rates,
     journal: Arc<journal::Journal>,
-    requests: Arc<slots::Slots>,
-    connections: Arc<slots::Slots>,
+    requests: Arc<Slots<caller::Payer>>,
+    connections: Arc<Slots<caller::Payer>>,
     secrets: OnceLock<Arc<dyn Secrets>>,
     outbound: OnceLock<Arc<dyn OutboundInvoker>>,
     connect_timeout: Duration,
@@ -115,8 +115,8 @@ impl Egress {
             idle: Arc::default(),
             rates: rate::Rates::default(),
             journal: Arc::default(),
-            requests: slots::Slots::new(config.worker_requests.get()),
-            connections: slots::Slots::new(config.worker_connections.get()),
+            requests: Slots::new(config.worker_requests.get()),
+            connections: Slots::new(config.worker_connections.get()),
             secrets: OnceLock::new(),
             outbound: OnceLock::new(),
             connect_timeout,

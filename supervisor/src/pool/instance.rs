@@ -15,8 +15,9 @@ use super::process::{Ended, Process};
 use super::slot::Slot;
 use crate::body::Body;
 use crate::egress::{Budget, Caller as EgressCaller, OutboundCall};
-use crate::registry::Deployed;
+use crate::registry::{Deployed, WorkerId};
 use crate::runtime::shard;
+use crate::slots::Slots;
 use crate::worker::http::Upstream;
 use crate::worker::ipc::{Connection, End, is_gone};
 use crate::worker::{Answer, CallError, Caller};
@@ -58,6 +59,10 @@ pub(super) enum Link {
     Http(Upstream),
 }
 
+/// Calls of one Worker whose answers a process may wait for. It may have several times as many open in all, so that
+/// it takes more than one Worker that does not answer to stop it.
+const CALLS_OF_ONE: u32 = 128;
+
 /// See the module.
 pub struct Instance {
     /// Number of the process since the supervisor's start.
@@ -72,6 +77,8 @@ pub struct Instance {
     /// Since when it takes no new requests.
     pub(super) draining: OnceLock<Instant>,
     pub(super) last_used: AtomicU64,
+    /// Its calls of other Workers whose answers are not over.
+    pub(crate) callees: Arc<Slots<WorkerId>>,
     meter: Mutex<Meter>,
     open: AtomicU32,
     calls: AtomicU64,
@@ -127,6 +134,7 @@ impl Instance {
             killed: CancellationToken::new(),
             over: CancellationToken::new(),
             disconnected: Notify::new(),
+            callees: Slots::new(CALLS_OF_ONE),
             callers: Callers::new(cause),
         })
     }

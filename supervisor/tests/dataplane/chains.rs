@@ -1,17 +1,22 @@
 //! Dispatch Workers and those they call.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use cloister::{Body as WorkerBody, FetchError, Options, Request as WorkerRequest};
 use cloister_supervisor::body::Body;
 use cloister_supervisor::limits::Limits;
 use cloister_supervisor::outcome::{Failure, Outcome};
 use cloister_supervisor::registry::{Binding, Deployed};
 use http::{Request, Response, StatusCode};
+use tokio::task::JoinSet;
 
 use crate::double::{Plane, account, customer, dispatcher, get, text, worker};
 
 fn plane() -> Plane {
     let plane = Plane::new();
-    plane.sdk(dispatcher("router"), |request: WorkerRequest, env, _| async move {
+    let router = Deployed { concurrency: 10_000, ..dispatcher("router") };
+    plane.sdk(router, |request: WorkerRequest, env, _| async move {
         let name = request.uri().host().unwrap().split('.').next().unwrap().to_owned();
         let tail = request.uri().path() == "/tail";
         let limits = cloister::Limits { subrequests: Some(1), ..cloister::Limits::default() };
@@ -84,6 +89,41 @@ async fn the_dispatch_calls_subrequest_limit_counts() {
     let plane = plane();
     let response = plane.ask("router", get("http://fetches.test/")).await.unwrap();
     assert_eq!(text(response).await, "true true");
+}
+
+/// A customer's Worker that does not answer has the dispatch Worker wait for some calls at most, and others go on.
+#[tokio::test]
+async fn a_worker_that_never_answers_does_not_stop_the_dispatch_worker() {
+    const CLIENTS: usize = 1200;
+    let plane = Arc::new(plane());
+    let silent = Deployed { concurrency: 10_000, ..customer("silent") };
+    plane.sdk(silent, |_, _, _| std::future::pending());
+    let mut clients: JoinSet<_> =
+        (0..CLIENTS)
+            .map(|_| {
+                let plane = plane.clone();
+                async move {
+                    plane.ask("router", get("http://silent.test/")).await.map(|response| response.status())
+                }
+            })
+            .collect();
+    let mut shed = 0;
+    while shed < CLIENTS - 128 {
+        let refused = clients.join_next().await.unwrap().unwrap();
+        assert_eq!(refused.unwrap_err().failure, Failure::LoadShed);
+        shed += 1;
+    }
+    let request = Request::post("http://echo.test/").body(Body::full("hello")).unwrap();
+    assert_eq!(text(plane.ask("router", request).await.unwrap()).await, "hello");
+    // Who gives up gives the places back.
+    clients.shutdown().await;
+    let mut again = tokio::spawn({
+        let plane = plane.clone();
+        async move { plane.ask("router", get("http://silent.test/")).await.map(|response| response.status()) }
+    });
+    let waits = tokio::time::timeout(Duration::from_millis(300), &mut again).await;
+    assert!(waits.is_err(), "{waits:?}");
+    again.abort();
 }
 
 #[tokio::test]

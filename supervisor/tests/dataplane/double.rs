@@ -236,7 +236,8 @@ impl Plane {
         request: Request<Body>,
         limits: Limits,
     ) -> Result<Response<Body>, Refusal> {
-        let hop = Hop { limits, ..Hop::first("ray".into(), "192.0.2.1".into()) };
+        let mut hop = Hop::first("ray".into(), "192.0.2.1".into());
+        hop.limits = limits;
         self.dispatcher.serve(hop, account(worker), request).await
     }
 
