@@ -147,3 +147,14 @@ async fn the_lowest_body_limit_wins() {
     let refusal = plane.ask_within("router", request, limits).await.unwrap_err();
     assert_eq!(refusal.failure, Failure::BodyTooLarge);
 }
+
+/// Wherever it comes from: its answer would be a connection.
+#[tokio::test]
+async fn no_worker_is_asked_with_connect() {
+    let plane = plane();
+    let request = Request::connect("http://echo.test/").body(Body::empty()).unwrap();
+    let refusal = plane.ask("router", request).await.unwrap_err();
+    assert_eq!(refusal.failure, Failure::Internal);
+    let records = plane.invocations(&account("router"));
+    assert!(records[0].reason.as_deref().unwrap().contains("CONNECT"));
+}
