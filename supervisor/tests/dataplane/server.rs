@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cloister_supervisor::limits::Limits;
@@ -120,14 +120,21 @@ async fn what_a_call_left_of_its_subrequests_is_there_after_it() {
 async fn servers_that_ask_before_they_listen_and_end_are_a_loop() {
     let plane = Plane::new();
     let outside = tokio::runtime::Handle::current();
+    let ends = Arc::new(AtomicU32::new(0));
     for (name, other) in [("one", "two"), ("two", "one")] {
         let (outside, starter) = (outside.clone(), plane.starter.clone());
+        let (pool, ends) = (plane.dispatcher.pool().clone(), ends.clone());
         server(&plane, name, other, move |proxy, life| {
-            let (outside, starter) = (outside.clone(), starter.clone());
+            let (outside, starter, pool, ends) =
+                (outside.clone(), starter.clone(), pool.clone(), ends.clone());
             async move {
                 let own = starter.starts.load(Ordering::Relaxed);
-                // The one that asked is gone by then.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                // The one that asked shall be gone.
+                while ends.load(Ordering::Relaxed) + 1 < own
+                    || pool.live().iter().any(|live| live.worker == other)
+                {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 // Not on this thread: the answer comes when this process is over.
                 outside.spawn(fetch(proxy, "http://other.cloister/"));
                 while starter.starts.load(Ordering::Relaxed) == own {
@@ -137,6 +144,7 @@ async fn servers_that_ask_before_they_listen_and_end_are_a_loop() {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 head(&mut stream).await.unwrap();
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                ends.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
