@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, watch};
 pub use error_page::error_page;
 
 use crate::dispatch::Dispatcher;
-use patience::Patience;
+use patience::{Going, Patience};
 use service::Service;
 use stream::Stream;
 
@@ -138,7 +138,8 @@ impl Door {
                 Service::new(Arc::clone(&self.dispatcher), peer.ip(), self.patience.client(), place);
             let client = service.client();
             let stream = client.stream(stream);
-            let serving = connection(Arc::clone(&builder), stream, service, self.stop.clone());
+            let serving =
+                connection(Arc::clone(&builder), stream, service, client.going(), self.stop.clone());
             let task = tokio::spawn(serving);
             client.watch(task.abort_handle());
         }
@@ -156,6 +157,7 @@ async fn connection(
     builder: Arc<auto::Builder<TokioExecutor>>,
     stream: Stream,
     service: Service,
+    _going: Going,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));

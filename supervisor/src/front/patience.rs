@@ -61,6 +61,20 @@ struct ClientInner {
 #[derive(Debug)]
 pub(super) struct Busy(Client);
 
+/// A connection that goes on. Dropped at its end, or connections that come and go faster than is looked would
+/// leave what each was made of.
+#[derive(Debug)]
+pub(super) struct Going(Client);
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let client = &self.0.0;
+        let ended = client.patience.0.watched().remove(&client.key);
+        // Only here: what it takes along is not dropped while all others wait.
+        drop(ended);
+    }
+}
+
 impl Patience {
     /// Starts to look every so often; must be called within a runtime.
     pub(super) fn start(idle: Duration) -> Self {
@@ -107,13 +121,17 @@ impl Patience {
 }
 
 impl Inner {
+    fn watched(&self) -> MutexGuard<'_, HashMap<u64, (AbortHandle, Client)>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn look(&self, idle: Duration) {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let now = milliseconds(self.epoch.elapsed());
         self.clock.store(now, Ordering::Relaxed);
         let limit = milliseconds(idle);
         let mut clients = Vec::new();
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (task, client)| {
+        self.watched().retain(|_, (task, client)| {
             if task.is_finished() {
                 return false;
             }
@@ -140,7 +158,12 @@ impl Client {
     pub(super) fn watch(self, task: AbortHandle) {
         let key = self.0.key;
         let patience = self.0.patience.clone();
-        patience.0.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (task, self));
+        patience.0.watched().insert(key, (task, self));
+    }
+
+    /// For the connection's task to hold.
+    pub(super) fn going(&self) -> Going {
+        Going(self.clone())
     }
 
     fn unread(&self) -> MutexGuard<'_, HashMap<u64, Arc<Unread>>> {
@@ -312,5 +335,36 @@ impl HttpBody for Awaited {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_connections_that_ended() {
+        let patience = Patience::start(Duration::from_secs(60));
+        let open = |ends: bool| {
+            let client = patience.client();
+            let going = client.going();
+            let task = tokio::spawn(async move {
+                let _going = going;
+                if !ends {
+                    std::future::pending::<()>().await;
+                }
+            });
+            client.watch(task.abort_handle());
+            task
+        };
+        let (ended, going, cut) = (open(true), open(false), open(false));
+        assert_eq!(patience.0.watched().len(), 3);
+        ended.await.unwrap();
+        cut.abort();
+        assert!(cut.await.is_err());
+        assert_eq!(patience.0.watched().len(), 1);
+        going.abort();
+        assert!(going.await.is_err());
+        assert!(patience.0.watched().is_empty());
     }
 }
