@@ -22,7 +22,8 @@ const UNSENT_BYTES: u32 = 64 * 1024;
 
 /// A request as the next Worker shall see it.
 fn prepare(mut request: Request<Body>) -> Request<Body> {
-    strip_request(request.headers_mut());
+    let (method, version) = (request.method().clone(), request.version());
+    strip_request(&method, version, request.headers_mut());
     request
 }
 

@@ -4,15 +4,13 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
     UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::body::Body;
+use crate::egress::wants_websocket;
 
 /// Prefix of the platform's own fields; nobody else may set them.
 const OWN: &str = "cloister-";
-
-/// The one protocol that a connection may switch to: after another one nobody could tell what passes.
-const WEBSOCKET: &[u8] = b"websocket";
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -109,11 +107,11 @@ pub fn strip_own(headers: &mut HeaderMap) {
 }
 
 /// Cleans a request before a Worker gets it, from a client or from another Worker.
-pub fn strip_request(headers: &mut HeaderMap) {
+pub fn strip_request(method: &Method, version: Version, headers: &mut HeaderMap) {
     if !has_any(headers) {
         return;
     }
-    let upgrade = asks_to_switch(headers);
+    let upgrade = asks_to_switch(method, version, headers);
     strip_hop_by_hop(headers, upgrade);
     strip_own(headers);
 }
@@ -141,11 +139,11 @@ pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// Whether a request asks to switch to WebSocket.
-pub(super) fn asks_to_switch(headers: &HeaderMap) -> bool {
-    let mut protocols = headers.get_all(UPGRADE).iter();
-    let protocol = protocols.next().is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(WEBSOCKET));
-    protocol && protocols.next().is_none()
+/// Whether a request asks to switch to WebSocket, the one protocol that a connection may switch to: after another
+/// one nobody could tell what passes. A proxy in front that passed `Upgrade` on, and nothing else, did not ask:
+/// it goes on to send requests, and would have them taken for the WebSocket's bytes.
+pub(super) fn asks_to_switch(method: &Method, version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_11 && wants_websocket(method, headers)
 }
 
 /// Cleans what a Worker answered. Its length is what its body really has: a field that claims
@@ -158,14 +156,29 @@ pub(super) fn strip_response(response: &mut Response<Body>, method: &Method) {
         strip_own(headers);
     }
     let no_body = *method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
-    if !no_body {
-        response.headers_mut().remove(CONTENT_LENGTH);
+    let headers = response.headers_mut();
+    if !no_body || !has_one_length(headers) {
+        headers.remove(CONTENT_LENGTH);
     }
+}
+
+/// Whether a length is said, once, and is one: with two of them a client could not tell where the next answer
+/// begins.
+fn has_one_length(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(one), None) = (lengths.next(), lengths.next()) else { return false };
+    let digits = one.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.is_some_and(|digits| digits.parse::<u64>().is_ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Cleans the headers of a GET of HTTP/1.1.
+    fn strip(headers: &mut HeaderMap) {
+        strip_request(&Method::GET, Version::HTTP_11, headers);
+    }
 
     #[test]
     fn fields_listed_in_connection_end_here() {
@@ -177,7 +190,7 @@ mod tests {
         headers.insert("te", HeaderValue::from_static("trailers"));
         headers.insert("cloister-dispatch", HeaderValue::from_static("victim"));
         headers.insert("x-yours", HeaderValue::from_static("1"));
-        strip_request(&mut headers);
+        strip(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-yours"]);
     }
 
@@ -191,7 +204,7 @@ mod tests {
             assert!(response.headers().is_empty(), "{name} in a response");
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static("x"));
-            strip_request(&mut headers);
+            strip(&mut headers);
             assert!(headers.is_empty(), "{name}");
         }
     }
@@ -202,7 +215,7 @@ mod tests {
         for name in ["cloister_ray", "x_real-ip", "x_fine"] {
             headers.insert(name, HeaderValue::from_static("1"));
         }
-        strip_request(&mut headers);
+        strip(&mut headers);
         strip_lookalikes(&mut headers, |name| name == "x-real-ip");
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x_fine"]);
     }
@@ -229,7 +242,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        strip_request(&mut headers);
+        strip(&mut headers);
         assert_eq!(headers[CONNECTION], "upgrade");
         assert_eq!(headers[UPGRADE], "websocket");
         for other in ["h2c", "websocket, h2c", "TLS/1.0"] {
@@ -237,8 +250,50 @@ mod tests {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static(other));
             headers.insert("http2-settings", HeaderValue::from_static("AAMAAABkAAQAAP__"));
-            strip_request(&mut headers);
+            strip(&mut headers);
             assert!(headers.is_empty(), "{other}");
+        }
+    }
+
+    #[test]
+    fn who_did_not_ask_for_an_upgrade_gets_none() {
+        let kept = |method: Method, version: Version, connection: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            for value in connection {
+                headers.append(CONNECTION, HeaderValue::from_static(value));
+            }
+            strip_request(&method, version, &mut headers);
+            assert_eq!(asks_to_switch(&method, version, &headers), headers.contains_key(UPGRADE));
+            headers.contains_key(UPGRADE)
+        };
+        let (get, new) = (Method::GET, Version::HTTP_11);
+        assert!(kept(get.clone(), new, &["keep-alive", "Upgrade"]));
+        assert!(!kept(get.clone(), new, &[]));
+        assert!(!kept(get.clone(), new, &["keep-alive, x-upgrade"]));
+        assert!(!kept(Method::POST, new, &["upgrade"]));
+        assert!(!kept(get.clone(), Version::HTTP_10, &["upgrade"]));
+        assert!(!kept(get, Version::HTTP_2, &["upgrade"]));
+    }
+
+    #[test]
+    fn where_no_body_is_measured_one_length_is_kept() {
+        let kept = |method: &Method, status: StatusCode, lengths: &[&'static str]| {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = status;
+            for length in lengths {
+                response.headers_mut().append(CONTENT_LENGTH, HeaderValue::from_static(length));
+            }
+            strip_response(&mut response, method);
+            response.headers().get_all(CONTENT_LENGTH).iter().count()
+        };
+        for (method, status) in [(Method::HEAD, StatusCode::OK), (Method::GET, StatusCode::NOT_MODIFIED)] {
+            assert_eq!(kept(&method, status, &["9"]), 1);
+            let odd: [&[&str]; 7] =
+                [&[], &["9", "7"], &["9", "9"], &["9, 9"], &["+9"], &[""], &["99999999999999999999"]];
+            for lengths in odd {
+                assert_eq!(kept(&method, status, lengths), 0, "{lengths:?}");
+            }
         }
     }
 

@@ -208,7 +208,8 @@ impl Dispatcher {
             let handoff = Handoff { target, head: None, body: replay.body().map_err(bad)? };
             return self.hand_on(hop, &invocation, handoff);
         }
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asks_to_switch(&parts.headers) {
+        let asked = || asks_to_switch(&parts.method, parts.version, &parts.headers);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asked() {
             return Err(bad("switches protocols, which the request did not ask for".into()));
         }
         strip_response(&mut response, &parts.method);
@@ -232,7 +233,7 @@ impl Dispatcher {
             Ok((next, worker)) => {
                 invocation.settle(true);
                 if let Some(changed) = &mut parts {
-                    strip_request(&mut changed.headers);
+                    strip_request(&changed.method, changed.version, &mut changed.headers);
                 }
                 let hop = Hop { depth: hop.depth.saturating_add(1), ..next };
                 Ok(Done::HandedOn(Box::new(HandedOn { hop, worker, parts, body })))

@@ -15,7 +15,7 @@ pub(super) const MARK: HeaderName = HeaderName::from_static("cloister-egress");
 const WEBSOCKET: &str = "websocket";
 
 /// Whether these headers ask for a WebSocket.
-pub(super) fn wants_websocket(method: &Method, headers: &HeaderMap) -> bool {
+pub(crate) fn wants_websocket(method: &Method, headers: &HeaderMap) -> bool {
     let upgrade = headers.get_all(UPGRADE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
     let connection = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     method == Method::GET

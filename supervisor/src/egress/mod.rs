@@ -39,6 +39,7 @@ pub use dial::CertificateError;
 pub use error::EgressError;
 pub(crate) use folder::Folder;
 pub use folder::PolicyStatus;
+pub(crate) use headers::wants_websocket;
 pub use journal::Decision;
 pub(crate) use own::OwnAddresses;
 pub use resolve::Resolve;

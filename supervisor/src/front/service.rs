@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::header::{HOST, UPGRADE};
+use http::header::{COOKIE, HOST, UPGRADE};
 use http::request::Parts;
-use http::uri::{Authority, Scheme};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::OwnedSemaphorePermit;
@@ -85,7 +85,7 @@ impl Inner {
                     let client = Arc::clone(&self.address);
                     let result = self.dispatcher.answer(Arc::clone(&ray), client, parts, body).await;
                     result.unwrap_or_else(|refusal| {
-                        let mut asked = http::HeaderMap::new();
+                        let mut asked = HeaderMap::new();
                         if let Some(accept) = accept {
                             asked.insert(http::header::ACCEPT, accept);
                         }
@@ -130,6 +130,9 @@ impl Inner {
     }
 
     /// Makes a client's request one that Workers may see.
+    ///
+    /// # Errors
+    /// The status of the answer that it gets from here.
     fn admit(&self, request: &mut Parts) -> Result<(), StatusCode> {
         // Exactly one host, said once: two names for one request are a way past routes.
         let bad = StatusCode::BAD_REQUEST;
@@ -150,17 +153,23 @@ impl Inner {
             (None, None) if request.version <= Version::HTTP_10 => Authority::from_static("localhost"),
             (None, None) => return Err(bad),
         };
-        if authority.as_str().contains('@') {
+        if !is_host(authority.as_str()) {
             return Err(bad);
+        }
+        // Of no path is asked what the server itself can do (RFC 9110, 9.3.7), of no Worker then either.
+        match uri.path_and_query.as_ref().map(PathAndQuery::as_str) {
+            Some("*") if request.method == http::Method::OPTIONS => return Err(StatusCode::NO_CONTENT),
+            Some("*") => return Err(bad),
+            _ => {}
         }
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(authority);
-        uri.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
+        uri.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
         request.uri = Uri::from_parts(uri).map_err(|_| bad)?;
         let headers = &mut request.headers;
         // Room for all that is added here, made once.
         headers.reserve(4);
-        strip_request(headers);
+        strip_request(&request.method, request.version, headers);
         // One walk over the names, as few requests have any of these.
         if headers.keys().any(|name| FORGEABLE.contains(&name.as_str())) {
             for name in FORGEABLE {
@@ -168,6 +177,10 @@ impl Inner {
             }
         }
         strip_lookalikes(headers, |name| FORGEABLE.contains(&name));
+        // Few requests say anything twice.
+        if headers.len() > headers.keys_len() {
+            join_cookies(headers)?;
+        }
         headers.insert(FORWARDED_FOR, self.forwarded_for.clone());
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
         identity::trace(headers);
@@ -179,6 +192,32 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Whether this is a host and perhaps a port, and nothing else: `user@` is a way past routes, and a port that is
+/// none makes a URI that Workers can't read.
+fn is_host(authority: &str) -> bool {
+    let name = match authority.strip_prefix('[') {
+        Some(_) => authority.find(']').map_or(0, |at| at + 1),
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (name, port) = authority.split_at_checked(name).unwrap_or_default();
+    let port = match port.strip_prefix(':') {
+        None | Some("") => port.len() < 2,
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
+    };
+    port && !name.is_empty() && !name.contains('@')
+}
+
+/// h2 sends the crumbs of a cookie one by one; everybody else knows one field alone (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), StatusCode> {
+    let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1 {
+        let whole = cookies.join(&b"; "[..]);
+        let whole = HeaderValue::from_bytes(&whole).map_err(|_| StatusCode::BAD_REQUEST)?;
+        headers.insert(COOKIE, whole);
+    }
+    Ok(())
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {

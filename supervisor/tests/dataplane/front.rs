@@ -9,6 +9,8 @@ use cloister_supervisor::front;
 use cloister_supervisor::registry::Deployed;
 use cloister_supervisor::runtime::{Listeners, Shards};
 use http::Response;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -20,7 +22,7 @@ use crate::double::{Plane, worker};
 fn start(options: front::Options) -> (Shards, std::net::SocketAddr) {
     let plane = Plane::new();
     plane.sdk(worker("reads"), |request: WorkerRequest, _, _| async move {
-        let body = http_body_util::BodyExt::collect(request.into_body()).await?.to_bytes();
+        let body = request.into_body().collect().await?.to_bytes();
         Ok(Response::new(WorkerBody::from(format!("{} bytes", body.len()))))
     });
     plane.sdk(Deployed { concurrency: 1, ..worker("floods") }, |_, _, _| async move {
@@ -59,6 +61,15 @@ async fn say(address: std::net::SocketAddr, request: &str) -> String {
     text
 }
 
+/// An h2 client that takes so many bytes of an answer before it is read.
+async fn h2(address: std::net::SocketAddr, window: u32) -> SendRequest<Empty<bytes::Bytes>> {
+    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) = builder.initial_stream_window_size(window).handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
 #[test]
 fn what_clients_say_is_made_fit_for_workers_and_the_end_waits_for_nobody_idle() {
     let (shards, address) = start(front::Options::default());
@@ -83,10 +94,38 @@ fn what_clients_say_is_made_fit_for_workers_and_the_end_waits_for_nobody_idle() 
             "GET http://b.test/ HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n",
             "GET / HTTP/1.1\r\nconnection: close\r\n\r\n",
             "GET / HTTP/1.1\r\nhost: u@a.test\r\nconnection: close\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a.test:x\r\nconnection: close\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a.test:99999\r\nconnection: close\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: [::1]:x\r\nconnection: close\r\n\r\n",
+            "GET * HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n",
         ] {
             let answer = say(address, bad).await;
             assert!(answer.starts_with("HTTP/1.1 400"), "{bad}: {answer}");
         }
+        let server = say(address, "OPTIONS * HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n").await;
+        assert!(server.starts_with("HTTP/1.1 204"), "{server}");
+        // A wish to switch that nobody said to this connection: what follows would go to the Worker unseen.
+        for (unasked, version) in [
+            ("GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\nupgrade: websocket\r\n\r\n", "1.1"),
+            ("GET / HTTP/1.0\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", "1.0"),
+            (
+                "POST / HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\r\n",
+                "1.1",
+            ),
+        ] {
+            let answer = say(address, unasked).await;
+            assert!(answer.starts_with(&format!("HTTP/{version} 200")), "{answer}");
+            assert!(!answer.contains("websocket"), "{answer}");
+        }
+        // h2 sends a cookie's crumbs one by one.
+        let mut sender = h2(address, 1 << 16).await;
+        let request = http::Request::get("http://a.test/").header("cookie", "a=1").header("x", "1");
+        let request = request.header("cookie", "b=2").header("x", "2").header("cookie", "c=3");
+        let answer = sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+        let seen = answer.into_body().collect().await.unwrap().to_bytes();
+        let seen = std::str::from_utf8(&seen).unwrap();
+        assert!(seen.contains("cookie: a=1; b=2; c=3\n") && seen.contains("x: 1\nx: 2\n"), "{seen}");
+        drop(sender);
         let idle = TcpStream::connect(address).await.unwrap();
         shards.stop();
         tokio::task::spawn_blocking(move || shards.join().unwrap()).await.unwrap();
@@ -130,12 +169,8 @@ fn who_sends_no_more_or_reads_no_more_is_not_waited_for() {
         tokio::time::timeout(std::time::Duration::from_secs(30), ended).await.expect("it is kept for ever");
         // The same over h2, where the socket takes all and only the stream is held back: its Worker, which has
         // one place, is free again for somebody else.
-        let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
-        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        let (mut sender, connection) = builder.initial_stream_window_size(0).handshake(io).await.unwrap();
-        tokio::spawn(connection);
-        let request =
-            http::Request::get("http://floods.test/").body(http_body_util::Empty::<bytes::Bytes>::new());
+        let mut sender = h2(address, 0).await;
+        let request = http::Request::get("http://floods.test/").body(Empty::new());
         let unread = sender.send_request(request.unwrap()).await.unwrap();
         assert_eq!(unread.status(), 200);
         let mut stream = TcpStream::connect(address).await.unwrap();
