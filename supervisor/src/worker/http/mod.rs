@@ -146,6 +146,8 @@ impl Upstream {
                 return Err(Failed { unsent, broken, error: CallError::BadResponse(text) });
             }
         };
+        // What its connection speaks is no affair of the client's: an answer of 1.0 would end a connection of 1.1.
+        *response.version_mut() = Version::HTTP_11;
         if response.status() == ::http::StatusCode::SWITCHING_PROTOCOLS {
             let tunnel = Tunnel::upgrade(hyper::upgrade::on(&mut response));
             let mut response = response.map(|_| Body::empty());
@@ -201,8 +203,13 @@ fn outgoing(parts: &Parts, body: Body) -> Request<Body> {
     // hyper believes a length it is given, and states the right one itself: with another's length, a
     // part of one caller's request would be read as the next caller's on this connection.
     request.headers_mut().remove(header::CONTENT_LENGTH);
-    if request.body().is_end_stream() && matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
-        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    if request.body().is_end_stream() {
+        if matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+            request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+    } else if request.body().size_hint().exact().is_none() {
+        // hyper sends the body of a GET or a HEAD only when it is told how.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let target = parts.uri.path_and_query().cloned();
     let mut uri = ::http::uri::Parts::default();
@@ -225,7 +232,90 @@ fn lock(idle: &Idle) -> std::sync::MutexGuard<'_, Vec<Sender>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::os::fd::OwnedFd;
+
+    use futures_util::future::BoxFuture;
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+    use crate::pool::Ended;
+
+    /// A process whose network is the test's.
+    struct Here;
+
+    impl Process for Here {
+        fn pid(&self) -> i32 {
+            0
+        }
+
+        fn cpu_time(&self) -> io::Result<Duration> {
+            Ok(Duration::ZERO)
+        }
+
+        fn kill(&self) {}
+
+        fn exited(&self) -> BoxFuture<'_, Ended> {
+            Box::pin(std::future::pending())
+        }
+
+        fn socket(&self) -> BoxFuture<'_, io::Result<OwnedFd>> {
+            use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
+            Box::pin(async { Ok(socket?) })
+        }
+
+        fn walls(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn inspect(&self) -> BoxFuture<'_, Option<crate::launch::Inspection>> {
+            Box::pin(async { None })
+        }
+    }
+
+    /// Has a server that speaks HTTP/1.0 answer `ok`; what it was asked, and the answer.
+    async fn exchange(method: Method, body: Body) -> (String, Response<Body>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = Upstream::new(listener.local_addr().unwrap(), 1);
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            let is_whole = |asked: &[u8]| {
+                let (chunked, end) = (asked.windows(7).any(|part| part == b"chunked"), b"\r\n0\r\n\r\n");
+                asked.ends_with(if chunked { &end[..] } else { b"\r\n\r\n" })
+            };
+            while !is_whole(&asked) {
+                assert_ne!(stream.read_buf(&mut asked).await.unwrap(), 0, "{}", asked.escape_ascii());
+            }
+            stream.write_all(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            String::from_utf8(asked).unwrap()
+        });
+        let request = Request::builder().method(method).uri("http://a.test/").body(()).unwrap();
+        let answer = upstream.call(&Here, &request.into_parts().0, body).await;
+        (server.await.unwrap(), answer.unwrap_or_else(|error| panic!("{error:?}")))
+    }
+
+    #[tokio::test]
+    async fn a_body_of_unknown_length_is_sent_whatever_the_method() {
+        for method in [Method::GET, Method::HEAD, Method::DELETE, Method::POST] {
+            let frames = [Ok::<_, crate::body::BodyError>(http_body::Frame::data("abc".into()))];
+            let body = Body::boxed(StreamBody::new(futures_util::stream::iter(frames)));
+            let (asked, _) = exchange(method.clone(), body).await;
+            assert!(asked.contains("\r\n3\r\nabc\r\n"), "{method}: {asked}");
+        }
+        let (asked, _) = exchange(Method::GET, Body::empty()).await;
+        assert!(!asked.contains("chunked"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_an_older_http_is_one_like_others() {
+        let (_, answer) = exchange(Method::GET, Body::empty()).await;
+        assert_eq!(answer.version(), Version::HTTP_11);
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+    }
 
     #[test]
     fn the_length_sent_is_the_bodys() {
