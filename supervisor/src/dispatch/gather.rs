@@ -2,16 +2,16 @@
 //! in a process and no limit of the Worker runs.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use cloister_ipc::limits::INLINE_BODY_BYTES;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::{Body, BodyError};
 
@@ -21,53 +21,84 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Longest wait for a small body that is most often behind its head; it can follow later as well.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// What is held of all bodies together, in KiB, and what one client may have of it.
-const ALL_KIB: u32 = 256 << 10;
-const CLIENT_KIB: u32 = ALL_KIB / 8;
+/// What is held of all bodies together, and what one client may have of it.
+const ALL_BYTES: u64 = 256 << 20;
+const CLIENT_BYTES: u64 = ALL_BYTES / 8;
+
+/// Of an IPv6 address, what is one client's.
+const NETWORK_BITS: u128 = u128::MAX << 64;
 
 /// What may be held of bodies.
-#[derive(Debug)]
-pub(super) struct Budget {
-    all: Arc<Semaphore>,
-    /// KiB by client, of those who hold any.
-    clients: Mutex<HashMap<Arc<str>, u32>>,
+#[derive(Debug, Default)]
+pub(super) struct Budget(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    all: u64,
+    /// By client, of those who hold any.
+    clients: HashMap<Client, u64>,
 }
 
-/// A part of the budget, given back when dropped.
+/// Whose a share is: an address, of IPv6 a network, as whoever has one address of it has all; `None` for whom no
+/// address is known.
+type Client = Option<IpAddr>;
+
+fn client_of(address: &str) -> Client {
+    Some(match address.parse().ok()? {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & NETWORK_BITS).into()),
+        address @ IpAddr::V4(_) => address,
+    })
+}
+
+/// A part of the budget, given back when dropped. It is as large as what came: what is only announced costs its
+/// sender nothing, and would keep others out.
 #[derive(Debug)]
 pub(super) struct Share {
     budget: Arc<Budget>,
-    client: Arc<str>,
-    kib: u32,
-    _all: OwnedSemaphorePermit,
+    client: Client,
+    bytes: u64,
 }
 
 impl Budget {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { all: Arc::new(Semaphore::new(ALL_KIB as usize)), clients: Mutex::default() })
+        Arc::default()
     }
 
-    /// Room for a body of so many bytes of `client`.
-    fn take(self: &Arc<Self>, client: &Arc<str>, bytes: u64) -> Option<Share> {
-        let kib = u32::try_from(bytes / 1024 + 1).ok()?;
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let has = clients.get(client).copied().unwrap_or_default();
-        if has.saturating_add(kib) > CLIENT_KIB {
-            return None;
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A share of nothing yet, for the client with that address.
+    fn share(self: &Arc<Self>, client: &str) -> Share {
+        Share { budget: Arc::clone(self), client: client_of(client), bytes: 0 }
+    }
+}
+
+impl Share {
+    /// Takes room for so many bytes in all, if there is any.
+    fn grow(&mut self, bytes: u64) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let mut held = self.budget.held();
+        let has = held.clients.get(&self.client).copied().unwrap_or_default();
+        let (all, has) = (held.all.saturating_add(more), has.saturating_add(more));
+        if all > ALL_BYTES || has > CLIENT_BYTES {
+            return false;
         }
-        let all = Arc::clone(&self.all).try_acquire_many_owned(kib).ok()?;
-        clients.insert(Arc::clone(client), has + kib);
-        Some(Share { budget: Arc::clone(self), client: Arc::clone(client), kib, _all: all })
+        held.all = all;
+        held.clients.insert(self.client, has);
+        self.bytes += more;
+        true
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut clients = self.budget.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(has) = clients.get_mut(&self.client) {
-            *has = has.saturating_sub(self.kib);
+        let mut held = self.budget.held();
+        held.all = held.all.saturating_sub(self.bytes);
+        if let Some(has) = held.clients.get_mut(&self.client) {
+            *has = has.saturating_sub(self.bytes);
             if *has == 0 {
-                clients.remove(&self.client);
+                held.clients.remove(&self.client);
             }
         }
     }
@@ -75,17 +106,17 @@ impl Drop for Share {
 
 /// A small body as it rides with the request's message to an `ipc` Worker, if it comes at once. One that does
 /// not, or for which there is no room, follows the request.
-pub(super) async fn at_hand(body: Body, client: &Arc<str>, budget: &Arc<Budget>) -> (Body, Option<Share>) {
-    let Some(share) = small(&body).and_then(|length| budget.take(client, length)) else {
-        return (body, None);
-    };
-    let mut gathering = Gathering::new(body);
+pub(super) async fn at_hand(body: Body, client: &str, budget: &Arc<Budget>) -> (Body, Option<Share>) {
+    let Some(length) = small(&body) else { return (body, None) };
+    let mut gathering = Gathering::new(body, length, budget.share(client));
     let whole = tokio::time::timeout(MOMENT, gathering.whole()).await;
-    if let Ok(Ok(())) = whole {
-        return (Body::full(gathering.came), Some(share));
-    }
-    let error = whole.ok().and_then(Result::err);
-    (Body::boxed(Prefixed { came: gathering.came.freeze(), error, rest: gathering.body }), Some(share))
+    let Gathering { came, over, share, body: rest, .. } = gathering;
+    let error = match whole {
+        Ok(Ok(())) => return (Body::full(came), Some(share)),
+        Ok(Err(Missing::Broken(error))) => Some(error),
+        Ok(Err(Missing::NoRoom)) | Err(_) => None,
+    };
+    (Body::boxed(Prefixed { came: came.into(), over, error, rest }), Some(share))
 }
 
 /// True for a body that [`at_hand`] is for.
@@ -111,44 +142,66 @@ pub(super) enum Missing {
 pub(super) async fn gather(
     body: Body,
     longest: u64,
-    client: &Arc<str>,
+    client: &str,
     budget: &Arc<Budget>,
 ) -> Result<(Bytes, Share), Missing> {
-    let length = body.size_hint().upper().unwrap_or(longest);
-    let share = budget.take(client, length.min(longest)).ok_or(Missing::NoRoom)?;
-    let mut gathering = Gathering::new(body);
+    let length = body.size_hint().upper().unwrap_or(longest).min(longest);
+    let mut gathering = Gathering::new(body, length, budget.share(client));
     match tokio::time::timeout(PATIENCE, gathering.whole()).await {
-        Ok(Ok(())) => Ok((gathering.came.freeze(), share)),
-        Ok(Err(error)) => Err(Missing::Broken(error)),
+        Ok(whole) => whole.map(|()| (gathering.came.into(), gathering.share)),
         Err(_) => Err(Missing::Broken(BodyError::Silent(PATIENCE))),
     }
 }
 
 /// What came of a body, and the rest of it.
 struct Gathering {
-    came: BytesMut,
+    came: Vec<u8>,
+    /// Came too, when there was no room for it.
+    over: Option<Bytes>,
+    /// What was announced.
+    length: usize,
+    share: Share,
     body: Body,
 }
 
 impl Gathering {
-    fn new(body: Body) -> Self {
-        Self { came: BytesMut::new(), body }
+    fn new(body: Body, length: u64, share: Share) -> Self {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        Self { came: Vec::new(), over: None, length, share, body }
     }
 
     /// Waits for all of it; may be given up and leaves what came.
-    async fn whole(&mut self) -> Result<(), BodyError> {
+    async fn whole(&mut self) -> Result<(), Missing> {
         while let Some(frame) = self.body.frame().await {
-            if let Ok(data) = frame?.into_data() {
-                self.came.extend_from_slice(&data);
+            let Ok(data) = frame.map_err(Missing::Broken)?.into_data() else { continue };
+            if !self.make_room(data.len()) {
+                self.over = Some(data);
+                return Err(Missing::NoRoom);
             }
+            self.came.extend_from_slice(&data);
         }
         Ok(())
+    }
+
+    /// Room for so many bytes more, in steps that double up to what was announced.
+    fn make_room(&mut self, more: usize) -> bool {
+        let (has, needed) = (self.came.capacity(), self.came.len().saturating_add(more));
+        if needed <= has {
+            return true;
+        }
+        let room = needed.max(has.saturating_mul(2).min(self.length));
+        if !self.share.grow(room as u64) {
+            return false;
+        }
+        self.came.reserve_exact(room - self.came.len());
+        true
     }
 }
 
 /// A body of which the beginning came already.
 struct Prefixed {
     came: Bytes,
+    over: Option<Bytes>,
     error: Option<BodyError>,
     rest: Body,
 }
@@ -164,6 +217,9 @@ impl http_body::Body for Prefixed {
         if !self.came.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.came)))));
         }
+        if let Some(over) = self.over.take() {
+            return Poll::Ready(Some(Ok(Frame::data(over))));
+        }
         if let Some(error) = self.error.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -171,11 +227,11 @@ impl http_body::Body for Prefixed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.came.is_empty() && self.error.is_none() && self.rest.is_end_stream()
+        self.came.is_empty() && self.over.is_none() && self.error.is_none() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let came = self.came.len() as u64;
+        let came = (self.came.len() + self.over.as_ref().map_or(0, Bytes::len)) as u64;
         match self.rest.size_hint().exact() {
             Some(rest) => SizeHint::with_exact(came.saturating_add(rest)),
             None => SizeHint::new(),
@@ -223,43 +279,66 @@ mod tests {
         }
     }
 
-    fn client(name: &str) -> Arc<str> {
-        name.into()
+    #[tokio::test]
+    async fn a_client_has_its_share_and_gives_it_back() {
+        const EACH: u64 = 1 << 20;
+        let budget = Budget::new();
+        let length = usize::try_from(EACH).unwrap();
+        let take = async |client: &str| gather(pieces(&[length], true), EACH, client, &budget).await;
+        let mut kept = Vec::new();
+        while let Ok(one) = take("2001:db8::1").await {
+            kept.push(one);
+        }
+        assert_eq!(kept.len(), 32);
+        // Whoever has one address of a network has all of them.
+        assert!(matches!(take("2001:db8::ffff:1").await, Err(Missing::NoRoom)));
+        let body = Body::boxed(Sized(pieces(&[5], true), 5));
+        let (body, _) = at_hand(body, "2001:db8::2", &budget).await;
+        assert_eq!(body.size_hint().exact(), Some(5));
+        assert_eq!(body.collect().await.unwrap().to_bytes().len(), 5, "what finds no room follows");
+        for other in ["2001:db8:0:1::1", "192.0.2.1", "192.0.2.2", ""] {
+            kept.push(take(other).await.unwrap());
+        }
+        assert_eq!(budget.held().all, 36 * EACH);
+        drop(kept);
+        assert!(budget.held().all == 0 && budget.held().clients.is_empty());
+    }
+
+    /// What is announced and does not come keeps nobody out.
+    #[tokio::test]
+    async fn what_is_only_announced_takes_no_room() {
+        let budget = Budget::new();
+        let idle = || Body::boxed(Sized(pieces(&[10], false), 1 << 20));
+        let idle = (0..1000).map(|_| gather(idle(), 1 << 20, "192.0.2.1", &budget));
+        let mut idle = Box::pin(futures_util::future::join_all(idle));
+        assert!(futures_util::poll!(&mut idle).is_pending());
+        assert_eq!(budget.held().all, 10_000);
+        assert!(gather(pieces(&[1 << 20], true), 1 << 20, "192.0.2.1", &budget).await.is_ok());
+        drop(idle);
+        assert_eq!(budget.held().all, 0);
     }
 
     #[tokio::test]
-    async fn a_client_has_its_share_and_gives_it_back() {
+    async fn a_body_takes_no_more_room_than_it_announced() {
         let budget = Budget::new();
-        let mut shares = Vec::new();
-        while let Some(share) = budget.take(&client("a"), 1 << 20) {
-            shares.push(share);
-        }
-        assert!((28..=32).contains(&shares.len()), "{}", shares.len());
-        let full = gather(pieces(&[10], true), 100, &client("a"), &budget).await;
-        assert!(full.is_ok(), "a little more fits");
-        assert!(matches!(
-            gather(pieces(&[10], true), 1 << 20, &client("a"), &budget).await,
-            Err(Missing::NoRoom)
-        ));
-        assert!(gather(pieces(&[10], true), 1 << 20, &client("b"), &budget).await.is_ok());
-        drop((shares, full));
-        assert_eq!(budget.all.available_permits(), ALL_KIB as usize);
-        assert!(budget.clients.lock().unwrap().is_empty());
+        let parts = vec![1000; 100];
+        let body = Body::boxed(Sized(pieces(&parts, true), 100_000));
+        let (bytes, share) = gather(body, 1 << 20, "192.0.2.1", &budget).await.unwrap();
+        assert_eq!((bytes.len(), share.bytes), (100_000, 100_000));
     }
 
     #[tokio::test]
     async fn what_does_not_come_at_once_follows() {
         let budget = Budget::new();
-        let (body, share) =
-            at_hand(Body::boxed(Sized(pieces(&[3, 4], true), 7)), &client("a"), &budget).await;
+        let (body, share) = at_hand(Body::boxed(Sized(pieces(&[3, 4], true), 7)), "192.0.2.1", &budget).await;
         assert!(body.is_full() && share.is_some());
         let (mut body, _) =
-            at_hand(Body::boxed(Sized(pieces(&[3, 4], false), 10)), &client("a"), &budget).await;
+            at_hand(Body::boxed(Sized(pieces(&[3, 4], false), 10)), "192.0.2.1", &budget).await;
         assert_eq!((body.is_full(), body.size_hint().exact()), (false, Some(10)));
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 7);
         // What breaks off tells it where it did.
         let broken = Limited::new(pieces(&[5, 5], true), 7).map_err(|_| BodyError::Aborted);
-        let (body, _) = at_hand(Body::boxed(Sized(Body::boxed(broken), 10)), &client("a"), &budget).await;
+        let (body, _) = at_hand(Body::boxed(Sized(Body::boxed(broken), 10)), "192.0.2.1", &budget).await;
         assert!(body.collect().await.is_err());
     }
 }
