@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod pool;
 pub mod registry;
 pub mod runtime;
+mod second;
 pub mod serve;
 mod slots;
 pub mod store;

@@ -73,7 +73,8 @@ impl Dispatcher {
             }
             if hop.depth >= DEPTH {
                 let reason = format!("more than {DEPTH} Workers called each other for one request");
-                self.refuse(&hop, &worker, None, Outcome::Exception, Failure::Loop, reason);
+                let (found, outcome) = (self.registry.get(&worker), Outcome::Exception);
+                self.refuse(&hop, &worker, found.as_ref(), outcome, Failure::Loop, reason);
                 return Err(Failure::Loop.into());
             }
             let found = self.registry.get(&worker);

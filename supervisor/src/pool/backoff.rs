@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::second::Second;
+
 /// Wait after the first failure that is not forgiven; it doubles with each.
 const FIRST: Duration = Duration::from_millis(250);
 
@@ -49,10 +51,7 @@ impl Backoff {
 /// Starts of one Worker within a second: one that answers and ends, over and over, is started no faster, as
 /// every start costs the launcher, and all others, a little.
 #[derive(Debug, Default)]
-pub(super) struct Starts {
-    since: Option<Instant>,
-    taken: u32,
-}
+pub(super) struct Starts(Second);
 
 /// Starts of one Worker in a second.
 const STARTS_A_SECOND: u32 = 100;
@@ -60,16 +59,7 @@ const STARTS_A_SECOND: u32 = 100;
 impl Starts {
     /// Takes a start; how long it has to wait.
     pub(super) fn take(&mut self, now: Instant) -> Duration {
-        const SECOND: Duration = Duration::from_secs(1);
-        let since = *self.since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= SECOND {
-            (self.since, self.taken) = (Some(now), 0);
-        }
-        self.taken = self.taken.saturating_add(1);
-        match self.taken > STARTS_A_SECOND {
-            true => SECOND.saturating_sub(now.saturating_duration_since(since)),
-            false => Duration::ZERO,
-        }
+        if self.0.takes(now, STARTS_A_SECOND) { Duration::ZERO } else { self.0.left(now) }
     }
 }
 

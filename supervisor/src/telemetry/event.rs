@@ -81,6 +81,11 @@ pub struct Invocation {
 }
 
 impl Event {
+    /// False for a request to a Worker that does not exist.
+    pub(super) fn is_of_a_worker(&self) -> bool {
+        !self.version.is_empty()
+    }
+
     /// Writes the event as a log line. Tenants' text is logged as a field, never as a format.
     pub(super) fn log(&self) {
         let Self { worker, version, .. } = self;

@@ -4,13 +4,14 @@
 //! into log lines, metrics and the recent events of each Worker.
 
 mod event;
+mod lines;
 mod metrics;
 mod output;
 mod recent;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 
@@ -19,6 +20,7 @@ pub use metrics::Metrics;
 pub use output::{LineReader, capture};
 
 use crate::registry::WorkerId;
+use lines::Lines;
 use recent::Recent;
 
 /// Events that may wait to be processed; beyond it they are counted and dropped.
@@ -42,6 +44,7 @@ struct Inner {
     waiting: Mutex<Vec<Event>>,
     dropped: AtomicU64,
     recent: Mutex<Recent>,
+    lines: Mutex<Lines>,
     followers: broadcast::Sender<Arc<Event>>,
     metrics: Metrics,
 }
@@ -52,6 +55,7 @@ impl Default for Telemetry {
             waiting: Mutex::default(),
             dropped: AtomicU64::new(0),
             recent: Mutex::default(),
+            lines: Mutex::default(),
             followers: broadcast::channel(FOLLOWERS).0,
             metrics: Metrics::default(),
         }))
@@ -93,27 +97,30 @@ impl Telemetry {
         let mut batch = std::mem::take(&mut recent.batch);
         self.0.metrics.count(&batch);
         let followed = self.0.followers.receiver_count() > 0;
+        let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
         for event in batch.drain(..) {
-            event.log();
+            lines.write(&event, now);
             let event = Arc::new(event);
-            if followed {
+            if followed && event.is_of_a_worker() {
                 // The last follower may have gone meanwhile.
                 let _ = self.0.followers.send(Arc::clone(&event));
             }
             recent.push(event);
         }
+        lines.tell(now);
         batch.shrink_to(KEPT);
         recent.batch = batch;
     }
 
-    /// The last events of a Worker, oldest first.
+    /// The last events of a Worker, oldest first; none of one that does not exist.
     #[must_use]
     pub fn recent(&self, worker: &WorkerId) -> Vec<Arc<Event>> {
         self.process();
         self.0.recent.lock().unwrap_or_else(PoisonError::into_inner).of(worker)
     }
 
-    /// All events from now on; filter by [`Event::worker`]. Event and invocation order is kept.
+    /// All events of Workers from now on; filter by [`Event::worker`]. Event and invocation order is kept.
     #[must_use]
     pub fn follow(&self) -> broadcast::Receiver<Arc<Event>> {
         self.0.followers.subscribe()
@@ -123,5 +130,38 @@ impl Telemetry {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::outcome::Outcome;
+
+    /// An invocation that ended so; of no Worker when there is no `version`.
+    pub(super) fn ended(name: &str, version: &str, outcome: Outcome) -> Event {
+        let invocation = Invocation {
+            ray: "ray".into(),
+            outcome,
+            error: None,
+            reason: None,
+            status: None,
+            cpu_us: 0,
+            wall_us: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+            subrequests: 0,
+            depth: 0,
+            via: None,
+            cold: false,
+        };
+        Event {
+            time: SystemTime::UNIX_EPOCH,
+            worker: WorkerId { namespace: None, name: name.into() },
+            version: version.into(),
+            detail: Detail::Invocation(invocation),
+        }
     }
 }

@@ -3,12 +3,13 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::net::unix::pipe::Receiver;
 
 use super::{Detail, Event, Telemetry};
 use crate::registry::Deployed;
+use crate::second::Second;
 
 /// Longest line kept, in bytes; the rest of it is dropped.
 const LINE_BYTES: usize = 2048;
@@ -22,8 +23,6 @@ const LINES_A_SECOND: u32 = 200;
 /// Bytes read from one stream of a process in a second. Who writes more waits for its pipe: to throw them away
 /// costs the data plane's thread time that others' requests need.
 const BYTES_A_SECOND: usize = 4 << 20;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Cuts bytes into bounded lines.
 #[derive(Debug, Default)]
@@ -87,11 +86,11 @@ pub async fn capture(telemetry: Telemetry, deployed: Arc<Deployed>, stream: &'st
             Err(_) => break,
         }
         if allowance.bytes >= BYTES_A_SECOND {
-            tokio::time::sleep(allowance.left()).await;
+            tokio::time::sleep(allowance.lines.left(Instant::now())).await;
         }
     }
     if let Some(line) = lines.finish() {
-        allowance.pass(line, &record);
+        allowance.pass(line, Instant::now(), &record);
     }
     allowance.tell(&record);
 }
@@ -106,12 +105,13 @@ fn take(
     let mut buffer = [0; READ_BYTES];
     let count = pipe.try_read(&mut buffer)?;
     let bytes = buffer.get(..count).unwrap_or_default();
-    allowance.turn(record);
+    let now = Instant::now();
+    allowance.turn(now, record);
     allowance.bytes += count;
-    if allowance.is_used_up() {
-        allowance.dropped += lines.skip(bytes);
+    if allowance.lines.is_used_up(LINES_A_SECOND) {
+        allowance.lines.leave_out(lines.skip(bytes));
     } else {
-        lines.take(bytes, |line| allowance.pass(line, record));
+        lines.take(bytes, |line| allowance.pass(line, now, record));
     }
     Ok(count)
 }
@@ -119,46 +119,31 @@ fn take(
 /// Lets so many lines a second pass, and tells how many did not.
 #[derive(Default)]
 struct Allowance {
-    since: Option<Instant>,
-    passed: u32,
+    lines: Second,
     bytes: usize,
-    dropped: u64,
 }
 
 impl Allowance {
     /// Begins a new second when the last is over.
-    fn turn(&mut self, record: &impl Fn(String)) {
-        let now = Instant::now();
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= SECOND) {
+    fn turn(&mut self, now: Instant, record: &impl Fn(String)) {
+        if self.lines.turn(now) {
             self.tell(record);
-            *self = Self { since: Some(now), ..Self::default() };
+            self.bytes = 0;
         }
     }
 
     fn tell(&mut self, record: &impl Fn(String)) {
-        match std::mem::take(&mut self.dropped) {
+        match self.lines.left_out() {
             0 => {}
             dropped => record(format!("({dropped} lines dropped)")),
         }
     }
 
-    fn pass(&mut self, line: String, record: &impl Fn(String)) {
-        self.turn(record);
-        if self.is_used_up() {
-            self.dropped += 1;
-        } else {
-            self.passed += 1;
+    fn pass(&mut self, line: String, now: Instant, record: &impl Fn(String)) {
+        self.turn(now, record);
+        if self.lines.takes(now, LINES_A_SECOND) {
             record(line);
         }
-    }
-
-    fn is_used_up(&self) -> bool {
-        self.passed >= LINES_A_SECOND
-    }
-
-    /// How long the second still is.
-    fn left(&self) -> Duration {
-        self.since.map_or(Duration::ZERO, |since| (since + SECOND).saturating_duration_since(Instant::now()))
     }
 }
 
@@ -189,27 +174,25 @@ mod tests {
     #[test]
     fn what_is_over_the_allowance_is_counted_and_told() {
         use std::cell::RefCell;
+        use std::time::Duration;
 
         let seen = RefCell::new(Vec::new());
         let record = |line| seen.borrow_mut().push(line);
-        let mut allowance = Allowance::default();
+        let (mut allowance, now) = (Allowance::default(), Instant::now());
         for number in 0..LINES_A_SECOND + 50 {
-            allowance.pass(number.to_string(), &record);
-            // A second that does not end, however slow this is.
-            allowance.since = Some(Instant::now() + Duration::from_secs(3600));
+            allowance.pass(number.to_string(), now, &record);
         }
         let passed = usize::try_from(LINES_A_SECOND).unwrap();
         assert_eq!(seen.borrow().len(), passed);
         assert_eq!(seen.borrow().last(), Some(&(LINES_A_SECOND - 1).to_string()));
-        allowance.since = Some(Instant::now() - Duration::from_secs(1));
-        allowance.pass("next".into(), &record);
+        let next = now + Duration::from_secs(1);
+        allowance.pass("next".into(), next, &record);
         assert_eq!(seen.borrow()[passed..], ["(50 lines dropped)", "next"]);
         // Told once, and the next second has all of its lines.
-        allowance.since = Some(Instant::now() + Duration::from_secs(3600));
         for _ in 1..LINES_A_SECOND + 7 {
-            allowance.pass("more".into(), &record);
+            allowance.pass("more".into(), next, &record);
         }
         assert_eq!(seen.borrow().len(), 2 * passed + 1);
-        assert_eq!(allowance.dropped, 7);
+        assert_eq!(allowance.lines.left_out(), 7);
     }
 }
