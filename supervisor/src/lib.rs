@@ -14,6 +14,7 @@ pub mod front;
 pub mod launch;
 pub mod limits;
 pub mod outcome;
+mod peer;
 pub mod pool;
 pub mod registry;
 pub mod runtime;

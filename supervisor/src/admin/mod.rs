@@ -10,11 +10,13 @@ pub mod metadata;
 mod namespaces;
 mod own;
 mod parts;
+mod places;
 mod platform;
 mod router;
 mod scripts;
 mod secrets;
 pub mod server;
+mod token;
 mod upload;
 mod views;
 

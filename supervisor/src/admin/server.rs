@@ -6,75 +6,33 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
-use http::{Request, header};
+use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use super::ApiError;
+use super::places::{Peer, Places};
+pub use super::token::Token;
+use crate::peer::peer;
 
 /// Connections at a time, each listener; more wait unaccepted.
 const CONNECTIONS: usize = 256;
 /// Longest time for a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// What of it a connection has that comes when hardly any place is free.
+const HURRY: u32 = 10;
 /// Longest time open requests may take when the supervisor ends.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
-/// Shortest and longest token, bytes.
-const TOKEN_BYTES: std::ops::RangeInclusive<usize> = 16..=512;
-
-/// The bearer token, kept as its digest.
-#[derive(Clone)]
-pub struct Token([u8; 32]);
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token")
-    }
-}
-
-impl Token {
-    /// Reads the first line of a file.
-    ///
-    /// # Errors
-    /// It can't be read, or its first line is no good token.
-    pub fn read(path: &Path) -> io::Result<Self> {
-        let text = std::fs::read_to_string(path)?;
-        let token = text.lines().next().unwrap_or_default().trim();
-        if !TOKEN_BYTES.contains(&token.len()) || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(io::Error::other(format!(
-                "its first line must be a token of {} to {} visible ASCII characters, for example from `openssl rand -hex 32`",
-                TOKEN_BYTES.start(),
-                TOKEN_BYTES.end()
-            )));
-        }
-        Ok(Self::of(token.as_bytes()))
-    }
-
-    fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
-    }
-
-    /// Whether these are the credentials; takes the same time for every wrong one.
-    fn permits(&self, headers: &http::HeaderMap) -> bool {
-        let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
-        let (scheme, token) = given.split_at_checked(7).unwrap_or((&[], &[]));
-        let right = self.0.ct_eq(&Self::of(token).0);
-        scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(right)
-    }
-}
-
 /// Who may do what on a connection.
 #[derive(Debug, Clone)]
 enum Access {
@@ -144,7 +102,7 @@ pub async fn serve_tcp(
 /// Where connections come from, and what each may do.
 trait Door: Send + Sync {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Access)>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Access, Peer)>> + Send;
 }
 
 struct Unix {
@@ -156,11 +114,12 @@ struct Unix {
 impl Door for Unix {
     type Stream = UnixStream;
 
-    async fn accept(&self) -> io::Result<(UnixStream, Access)> {
+    async fn accept(&self) -> io::Result<(UnixStream, Access, Peer)> {
         let (stream, _) = self.listener.accept().await?;
         let uid = stream.peer_cred()?.uid();
         let known = uid == 0 || uid == self.own || self.users.contains(&uid);
-        Ok((stream, if known { Access::Granted } else { Access::Denied(uid) }))
+        let access = if known { Access::Granted } else { Access::Denied(uid) };
+        Ok((stream, access, Peer::Account(uid)))
     }
 }
 
@@ -172,9 +131,9 @@ struct Tcp {
 impl Door for Tcp {
     type Stream = TcpStream;
 
-    async fn accept(&self) -> io::Result<(TcpStream, Access)> {
-        let (stream, _) = self.listener.accept().await?;
-        Ok((stream, Access::ByToken(self.token.clone())))
+    async fn accept(&self) -> io::Result<(TcpStream, Access, Peer)> {
+        let (stream, address) = self.listener.accept().await?;
+        Ok((stream, Access::ByToken(self.token.clone()), Peer::Address(peer(address.ip()))))
     }
 }
 
@@ -190,21 +149,25 @@ pub fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 async fn serve<D: Door>(door: D, router: Router, head_time: Duration, mut stop: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS);
     // HTTP/1 alone: waiting to learn which version a client speaks, and an idle h2 connection, have no
     // time limit, so that whoever may connect could take every place for ever.
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_time).max_buf_size(64 * 1024);
+    let builder = |head_time| {
+        let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(head_time).max_buf_size(64 * 1024);
+        builder
+    };
+    let (patient, hurried) = (builder(head_time), builder(head_time / HURRY));
     loop {
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-            door.accept().await.map(|accepted| (place, accepted))
+            let free = places.free().await.ok_or(io::ErrorKind::NotConnected)?;
+            door.accept().await.map(|accepted| (free, accepted))
         };
         let accepted = tokio::select! {
             accepted = next => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let (place, (stream, access)) = match accepted {
+        let (free, (stream, access, peer)) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or a peer that left: neither lasts, but must not spin.
@@ -213,6 +176,11 @@ async fn serve<D: Door>(door: D, router: Router, head_time: Duration, mut stop: 
                 continue;
             }
         };
+        let Some(place) = places.give(free, peer) else {
+            tracing::debug!(?peer, "admin connection was closed: too many from there");
+            continue;
+        };
+        let builder = if places.are_scarce() { &hurried } else { &patient };
         let router = router.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             answer(router.clone(), access.clone(), request)
@@ -281,9 +249,10 @@ impl Drop for SocketFile {
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use http::StatusCode;
+    use http::{StatusCode, header};
     use http_body_util::Empty;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::sync::mpsc;
 
     use super::*;
 
@@ -303,18 +272,6 @@ mod tests {
             request = request.header(header::AUTHORIZATION, token);
         }
         sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await.unwrap().status()
-    }
-
-    #[test]
-    fn a_token_file_must_hold_a_token() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
-        for (text, good) in
-            [("0123456789abcdef\nx", true), ("short\n", false), ("", false), ("é123456789abcdef", false)]
-        {
-            std::fs::write(&path, text).unwrap();
-            assert_eq!(Token::read(&path).is_ok(), good, "{text}");
-        }
     }
 
     #[tokio::test]
@@ -354,6 +311,46 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "").unwrap();
         assert_eq!(bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    /// Hands out one end of what the test opens.
+    struct Opened(tokio::sync::Mutex<mpsc::UnboundedReceiver<(DuplexStream, Peer)>>);
+
+    impl Door for Opened {
+        type Stream = DuplexStream;
+
+        async fn accept(&self) -> io::Result<(DuplexStream, Access, Peer)> {
+            match self.0.lock().await.recv().await {
+                Some((stream, peer)) => Ok((stream, Access::Granted, peer)),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Who says nothing keeps nobody else out: not from one address, and from many only for a moment.
+    #[tokio::test]
+    async fn silent_clients_leave_places_for_others() {
+        let (opened, receiver) = mpsc::unbounded_channel();
+        let (_going, stop) = watch::channel(false);
+        let door = Opened(tokio::sync::Mutex::new(receiver));
+        let serving = tokio::spawn(serve(door, routes(), HEAD_TIME, stop));
+        let open = |account| {
+            let (near, far) = duplex(1024);
+            opened.send((far, Peer::Account(account))).unwrap();
+            near
+        };
+        let mut silent: Vec<_> = (0..2 * CONNECTIONS).map(|_| open(1)).collect();
+        assert_eq!(ask(open(2), "/client", None).await, StatusCode::OK);
+        let mut closed = 0;
+        for client in &mut silent {
+            let mut read = std::pin::pin!(tokio::task::coop::unconstrained(client.read_u8()));
+            closed += usize::from(futures_util::poll!(read.as_mut()).is_ready());
+        }
+        assert_eq!(closed, 2 * CONNECTIONS - CONNECTIONS / 4);
+        silent.extend((0..8 * CONNECTIONS).map(|number| open(3 + u32::try_from(number).unwrap() % 8)));
+        let asked = tokio::time::timeout(HEAD_TIME / 2, ask(open(2), "/client", None));
+        assert_eq!(asked.await.expect("all places are taken"), StatusCode::OK);
+        serving.abort();
     }
 
     /// Nobody keeps a place by saying nothing, or by starting to speak h2.

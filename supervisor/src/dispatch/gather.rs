@@ -14,6 +14,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
 use crate::body::{Body, BodyError};
+use crate::peer::peer;
 
 /// Longest wait for the whole of a body that must be here.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -24,9 +25,6 @@ const MOMENT: Duration = Duration::from_millis(50);
 /// What is held of all bodies together, and what one client may have of it.
 const ALL_BYTES: u64 = 256 << 20;
 const CLIENT_BYTES: u64 = ALL_BYTES / 8;
-
-/// Of an IPv6 address, what is one client's.
-const NETWORK_BITS: u128 = u128::MAX << 64;
 
 /// What may be held of bodies.
 #[derive(Debug, Default)]
@@ -39,16 +37,8 @@ struct Held {
     clients: HashMap<Client, u64>,
 }
 
-/// Whose a share is: an address, of IPv6 a network, as whoever has one address of it has all; `None` for whom no
-/// address is known.
+/// Whose a share is; `None` for whom no address is known.
 type Client = Option<IpAddr>;
-
-fn client_of(address: &str) -> Client {
-    Some(match address.parse().ok()? {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & NETWORK_BITS).into()),
-        address @ IpAddr::V4(_) => address,
-    })
-}
 
 /// A part of the budget, given back when dropped. It is as large as what came: what is only announced costs its
 /// sender nothing, and would keep others out.
@@ -70,7 +60,7 @@ impl Budget {
 
     /// A share of nothing yet, for the client with that address.
     fn share(self: &Arc<Self>, client: &str) -> Share {
-        Share { budget: Arc::clone(self), client: client_of(client), bytes: 0 }
+        Share { budget: Arc::clone(self), client: client.parse().ok().map(peer), bytes: 0 }
     }
 }
 
