@@ -82,6 +82,7 @@ impl Egress {
             thread: thread::current().id(),
         };
         let mut req = req;
+        chunk(&mut req);
         let waiting = addresses.iter().find_map(|address| {
             let key = key(*address);
             self.idle.take(&key).map(|sender| (sender, key))
@@ -112,6 +113,14 @@ impl Egress {
             Ok(Err(error)) => Err(failed(describe(&error.into_error()))),
             Err(_) => Err(failed("no response in time".into())),
         }
+    }
+}
+
+/// Says how a body of unknown length is sent: hyper leaves out that of a GET or a HEAD otherwise.
+fn chunk(req: &mut Request<Body>) {
+    let unknown = !req.body().is_end_stream() && req.body().size_hint().exact().is_none();
+    if unknown && !req.headers().contains_key(header::CONTENT_LENGTH) {
+        req.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

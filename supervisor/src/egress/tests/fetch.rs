@@ -29,6 +29,19 @@ async fn what_is_allowed_arrives_in_one_form() {
 }
 
 #[tokio::test]
+async fn a_body_of_unknown_length_is_sent_whatever_the_method() {
+    let origin = Origin::start().await;
+    let rig = Rig::new(OPEN, &[("a.test", &["127.0.0.1"])]);
+    for method in ["GET", "DELETE", "POST"] {
+        let mut req = request(method, &format!("http://a.test:{}/", origin.port()));
+        let frames = [Ok::<_, crate::body::BodyError>(http_body::Frame::data("hello".into()))];
+        *req.body_mut() = Body::boxed(http_body_util::StreamBody::new(futures_util::stream::iter(frames)));
+        let text = rig.fetch(&caller(), req).await.unwrap().text();
+        assert!(text.ends_with("\nbody=hello"), "{method}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_denied_name_is_not_even_resolved() {
     let rig = Rig::new("", &[("evil.test", &["127.0.0.1"])]);
     let error = rig.get("http://data-to-leak.evil.test/").await.unwrap_err();
