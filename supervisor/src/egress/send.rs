@@ -124,7 +124,9 @@ fn chunk(req: &mut Request<Body>) {
     }
 }
 
-fn received(response: Response<hyper::body::Incoming>, back: Return) -> (Response<Body>, Option<Return>) {
+/// What a server answered, in this version whatever it speaks: the Worker's connection is another.
+fn received(mut response: Response<hyper::body::Incoming>, back: Return) -> (Response<Body>, Option<Return>) {
+    *response.version_mut() = http::Version::HTTP_11;
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     (response.map(Body::from), (!switched).then_some(back))
 }

@@ -20,6 +20,21 @@ async fn absolute_uris_are_forwarded() {
 }
 
 #[tokio::test]
+async fn an_answer_of_an_older_http_is_one_like_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        head_of(&mut stream).await;
+        stream.write_all(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    });
+    let rig = Rig::new(OPEN, &[("a.test", &["127.0.0.1"])]);
+    let head = format!("GET http://a.test:{port}/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let answer = through(&rig, &head).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
+}
+
+#[tokio::test]
 async fn an_absolute_https_uri_is_fetched_over_tls() {
     let folder = tempfile::tempdir().unwrap();
     let (tls, ca) = certificate(&["good.test"], folder.path());
