@@ -67,9 +67,10 @@ impl Dispatcher {
         loop {
             // Refused where it comes from; this is the last door.
             if parts.method == Method::CONNECT {
-                let (outcome, failure) = (Outcome::InternalError, Failure::Internal);
-                self.refuse(&hop, &worker, None, outcome, failure, NO_CONNECT.to_owned());
-                return Err(failure.into());
+                let (found, outcome) = (self.registry.get(&worker), Outcome::InternalError);
+                let reason = NO_CONNECT.to_owned();
+                self.refuse(&hop, &worker, found.as_ref(), outcome, Failure::Internal, reason);
+                return Err(Failure::Internal.into());
             }
             if hop.depth >= DEPTH {
                 let reason = format!("more than {DEPTH} Workers called each other for one request");

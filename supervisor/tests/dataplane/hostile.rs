@@ -1,5 +1,6 @@
 //! Workers that break the protocol: they end, alone, and nobody else notices.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -78,6 +79,9 @@ fn request(method: &str, uri: &str) -> RequestHead {
     RequestHead { method: method.into(), uri: uri.into(), headers: Vec::new() }
 }
 
+/// Workers that never answer, `hangs0` and so on.
+const HANGING: u64 = 10;
+
 /// Deploys a peer that greets, gets a request, and then does `evil`.
 fn evil<F>(plane: &Plane, evil: F)
 where
@@ -93,12 +97,14 @@ where
             peer.ended().await;
         })
     });
-    let hangs = Binding::Service { service: "hangs".into() };
-    let mirror = Binding::Service { service: "mirror".into() };
-    let bindings = [("HANGS".to_owned(), hangs), ("MIRROR".to_owned(), mirror)].into_iter().collect();
-    let deployed = Deployed { bindings, ..worker("evil") };
-    plane.deploy(deployed, program);
-    plane.sdk(Deployed { concurrency: 1000, ..worker("hangs") }, |_, _, _| std::future::pending());
+    let service = |name: &str| Binding::Service { service: name.into() };
+    let mut bindings = BTreeMap::from([("MIRROR".to_owned(), service("mirror"))]);
+    for number in 0..HANGING {
+        let name = format!("hangs{number}");
+        bindings.insert(name.to_uppercase(), service(&name));
+        plane.sdk(Deployed { concurrency: 1000, ..worker(&name) }, |_, _, _| std::future::pending());
+    }
+    plane.deploy(Deployed { bindings, ..worker("evil") }, program);
     plane.sdk(worker("good"), |_, _, _| async move { Ok(Response::new(WorkerBody::from("good"))) });
 }
 
@@ -173,7 +179,9 @@ evil!(body_bytes_where_none_are_due, Exception, "has none", |peer, id| {
 evil!(too_many_fetches, Exception, "fetches in flight", |peer, id| {
     for fetch in 1..=u64::try_from(limits::FETCHES_IN_FLIGHT).unwrap() + 1 {
         let head = RequestHead { method: "GET".into(), uri: "http://a/".into(), headers: Vec::new() };
-        let (target, body) = (Target::Service { binding: "HANGS".into() }, Tag::Stream { length: None });
+        // One of them is asked only so many at a time.
+        let binding = format!("HANGS{}", fetch % HANGING);
+        let (target, body) = (Target::Service { binding }, Tag::Empty);
         peer.say(&FromWorker::Fetch { fetch, request: id, target, head, body }, &[]).await;
     }
 });
@@ -190,7 +198,7 @@ evil!(a_fetch_number_twice, Exception, "numbers a fetch", |peer, id| {
 /// Worker, who holds bodies of its own: letting go of one asks for the lock of its connection.
 #[tokio::test]
 async fn bodies_that_it_can_not_be_given_a_socket_for() {
-    const HELD: u64 = 200;
+    const HELD: u64 = 120;
     let plane = Plane::new();
     evil(&plane, async |peer: &mut Peer, id: u64| {
         // Each takes a place in the control socket.
@@ -211,8 +219,8 @@ async fn bodies_that_it_can_not_be_given_a_socket_for() {
                 None => drop(peer.stream.read_buf(peer.frames.space()).await.unwrap()),
             }
         }
-        for number in HELD + 1..=HELD + 280 {
-            peer.say(&fetch(number, "HANGS"), &[]).await;
+        for number in HELD + 1..=HELD + 400 {
+            peer.say(&fetch(number, "HANGS0"), &[]).await;
             peer.say(&FromWorker::CancelFetch { fetch: number }, &[]).await;
         }
         for fetch in 1..=HELD {
