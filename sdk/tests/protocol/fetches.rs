@@ -267,26 +267,26 @@ fn dropping_a_fetch_cancels_it() {
 
 #[test]
 fn fetches_wait_when_too_many_are_open() {
-    const ALL: u64 = 300;
+    const LIMIT: u64 = cloister_ipc::limits::FETCHES_IN_FLIGHT as u64;
+    const ALL: u64 = LIMIT + 44;
     let (_supervisor, mut connection) = Supervisor::run(|_request, _env, _ctx| async {
         let fetches = (0..ALL).map(|_| cloister::fetch(get("http://b.example/")));
         let done = futures_util::future::join_all(fetches).await;
         Response::new(Body::from(done.iter().filter(|result| result.is_ok()).count().to_string()))
     });
     let id = connection.get("/");
-    let limit = cloister_ipc::limits::FETCHES_IN_FLIGHT as u64;
-    for fetch in 1..=limit {
+    for fetch in 1..=LIMIT {
         fetched(&mut connection, fetch, id);
     }
     let head = response_head(200, &HeaderMap::new());
     for fetch in 1..=ALL {
         // Each answer makes room for one more.
         connection.send(&ToWorker::Response { fetch, head: head.clone(), body: HostBody::Empty }, &[]);
-        if fetch + limit <= ALL {
-            fetched(&mut connection, fetch + limit, id);
+        if fetch + LIMIT <= ALL {
+            fetched(&mut connection, fetch + LIMIT, id);
         }
     }
-    assert_eq!(connection.response(id).text(), "300");
+    assert_eq!(connection.response(id).text(), ALL.to_string());
 }
 
 #[test]
