@@ -192,7 +192,7 @@ async fn nothing_leaks() {
 
 /// Places in libraries of the host that nobody has read since, each far from the others.
 fn uncached() -> Vec<(PathBuf, u64)> {
-    const FAR: u64 = 1 << 20;
+    const FAR: u64 = 1 << 18;
     let mut folders = vec![PathBuf::from("/usr/lib")];
     let mut places = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -213,6 +213,14 @@ fn uncached() -> Vec<(PathBuf, u64)> {
     places
 }
 
+/// Whether a folder is on a file system without a disk behind it.
+fn is_memory(path: &str) -> bool {
+    const TMPFS: u64 = 0x0102_1994; // linux/magic.h
+    const RAMFS: u64 = 0x8584_58f6;
+    let kind = u64::try_from(rustix::fs::statfs(path).unwrap().f_type).unwrap_or_default();
+    [TMPFS, RAMFS].contains(&kind)
+}
+
 /// Memory cgroups that the kernel has, those too whose folder is gone.
 fn memory_cgroups() -> usize {
     let text = std::fs::read_to_string("/proc/cgroups").unwrap();
@@ -224,6 +232,11 @@ fn memory_cgroups() -> usize {
 /// when it is over.
 #[tokio::test]
 async fn what_was_read_of_the_host_keeps_no_cgroup() {
+    // In a guest whose root is memory nothing is read, and charged, anew.
+    if is_memory("/usr/lib") {
+        println!("/usr/lib lies in memory: nothing to try here");
+        return;
+    }
     let launcher = launcher_with_uids(crate::cell::waived()).unwrap().0;
     let places: Vec<_> = uncached().into_iter().take(240).collect();
     assert!(places.len() >= 60, "too few large libraries: {}", places.len());

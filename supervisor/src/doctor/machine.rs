@@ -152,10 +152,12 @@ fn tracing(facts: &Facts) -> Check {
 fn descriptors(facts: &Facts) -> Check {
     match facts.descriptors {
         None => check("descriptors", State::Unknown, "the limit can't be read"),
-        Some(hard) if hard < DESCRIPTORS => {
-            check("descriptors", State::Warning, format!("at most {hard}; a live Worker takes five, and one for each connection"))
-                .fix("raise LimitNOFILE of the service")
-        }
+        Some(hard) if hard < DESCRIPTORS => check(
+            "descriptors",
+            State::Warning,
+            format!("at most {hard}; a live Worker takes five, and one for each connection"),
+        )
+        .fix("raise LimitNOFILE of the service"),
         Some(hard) => check("descriptors", State::Ok, format!("at most {hard}")),
     }
 }
