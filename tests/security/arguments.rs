@@ -272,6 +272,8 @@ const DANGEROUS: &[(&str, &str, &[u64])] = &[
     ("clone", "CLONE_PTRACE", &[0x2011]),
     ("clone", "CLONE_PIDFD", &[0x1011]),
     ("clone", "CLONE_NEWUSER below high bits", &[0xffff_ffff_1000_0011]),
+    ("close_range", "CLOSE_RANGE_UNSHARE: a table of descriptors by itself", &[3000, 4000, 2]),
+    ("close_range", "the same with CLOSE_RANGE_CLOEXEC", &[3000, 4000, 6]),
     ("execveat", "AT_FDCWD", &[0xffff_ffff_ffff_ff9c, 0, 0, 0, 0]),
     ("execveat", "another descriptor", &[3, 0, 0, 0, 0x1000]),
     ("execveat", "the binary's, without AT_EMPTY_PATH", &[1023, 0, 0, 0, 0]),

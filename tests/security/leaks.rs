@@ -245,7 +245,7 @@ async fn what_was_read_of_the_host_keeps_no_cgroup() {
         let cell = Cell::new("resources").dynamic().arg("page").arg(path.display()).arg(at);
         cell.try_start_on(&launcher).await.unwrap().exited().await;
     }
-    // Others make cgroups meanwhile, but fewer.
+    // Some are kept, and others make cgroups meanwhile, but fewer than that.
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         let after = memory_cgroups();

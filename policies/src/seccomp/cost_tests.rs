@@ -6,7 +6,7 @@ use super::*;
 
 /// Without conditions. The kernel (since 5.11) finds out at installation that they are allowed whatever
 /// their arguments, and runs no filter for them; an older one walks the tree.
-const FREE: &str = "read write readv writev close epoll_wait epoll_pwait epoll_ctl futex recvfrom recvmsg sendfile \
+const FREE: &str = "read write readv writev close epoll_wait epoll_pwait epoll_ctl futex recvfrom recvmsg \
     clock_gettime openat fstat munmap gettid sched_yield";
 
 /// With a condition: both filters are run each time.

@@ -35,6 +35,7 @@ const NEVER: &[(&str, usize, &[u32], Action)] = &[
     // CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}, alone and with a thread's flags
     ("clone", 0, &[0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000], EPERM),
     ("clone", 0, &[0x1000_0000, 0x2000_0000, 0x4000_0000, 0x103d_0f00, 0x403d_0f00], EPERM),
+    ("close_range", 2, &[2, 6], EINVAL), // CLOSE_RANGE_UNSHARE, with CLOSE_RANGE_CLOEXEC too
     ("ioctl", 1, &[0x5412, 0x541c], ENOTTY), // TIOCSTI, TIOCLINUX
     // NETLINK, PACKET, ALG, VSOCK, XDP, TIPC, SMC, none, one to come
     ("socket", 0, &[16, 17, 38, 40, 44, 30, 43, 0, 60], EAFNOSUPPORT),

@@ -175,7 +175,7 @@ fn unmodified_servers_have_what_they_use() {
         epoll_pwait epoll_wait eventfd2 exit exit_group futex getcwd getdents64 getegid geteuid getgid getpid \
         getrandom getrlimit getrusage getsockname gettid getuid listen lseek madvise mmap mprotect munmap \
         nanosleep newfstatat openat pipe2 pkey_alloc poll pread64 prlimit64 pselect6 read readlink readlinkat \
-        recvfrom rseq rt_sigaction rt_sigprocmask rt_sigreturn sched_getaffinity sched_yield sendfile sendto \
+        recvfrom rseq rt_sigaction rt_sigprocmask rt_sigreturn sched_getaffinity sched_yield sendto \
         set_robust_list set_tid_address shutdown sigaltstack statx sysinfo tgkill uname write writev";
     let filters = Filters::new(Arch::X86_64, plain(Contract::Http));
     for name in used.split_whitespace() {
@@ -431,6 +431,12 @@ fn threads_share_what_is_bounded() {
                 }
                 let want = if profile.processes { Action::Allow } else { EPERM };
                 assert_eq!(filters.call("clone", &[high(flags | 0x4000)]), want, "CLONE_VFORK");
+            }
+            for (flags, want) in [(0, Action::Allow), (4, Action::Allow), (2, EINVAL), (6, EINVAL)] {
+                assert_eq!(filters.call("close_range", &[3, 9, high(flags)]), want, "close_range {flags}");
+            }
+            for name in ["splice", "tee", "sendfile"] {
+                assert_eq!(filters.call(name, &[1]), EINVAL, "{name}");
             }
             let locks = if profile.processes { Action::Allow } else { Action::NOTHING };
             assert_eq!(filters.call("flock", &[1, 2]), locks);

@@ -113,6 +113,7 @@ impl Blanks {
         for blank in self.pids.keys() {
             self.kill(*blank);
         }
+        self.sweeper.stop();
     }
 
     /// Settles the affairs of a child that was reaped.
@@ -152,7 +153,7 @@ impl Blanks {
         blanks.into_iter().for_each(|blank| self.remove_folder(cgroups, blank));
     }
 
-    /// Goes on with folders whose memory is to be given back before they are removed.
+    /// Goes on with folders whose memory is given back before they are removed.
     pub(super) fn sweep(&mut self, cgroups: &Cgroups) {
         let blanks = self.sweeper.start(cgroups);
         self.remove_folders(cgroups, blanks);

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,7 +13,8 @@ int main(int argc, char **argv) {
     const char *program = library;
     if (argc > 1 && !strcmp(argv[1], "copy")) {
         int from = open(library, O_RDONLY), to = open("/tmp/copy", O_CREAT | O_WRONLY, 0755);
-        while (sendfile(to, from, NULL, 1 << 20) > 0) {}
+        static char block[65536];
+        for (ssize_t n; (n = read(from, block, sizeof block)) > 0;) if (write(to, block, n) != n) return 2;
         close(to);
         program = "/tmp/copy";
     }

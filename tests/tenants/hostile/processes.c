@@ -29,6 +29,7 @@ TRY(clone_three, "clone3", child(syscall(SYS_clone3, &(unsigned long[11]){[4] = 
 TRY(unshare_user, "unshare CLONE_NEWUSER", unshare(CLONE_NEWUSER))
 TRY(unshare_files, "unshare CLONE_FILES", unshare(CLONE_FILES))
 TRY(setns_any, "setns", setns(0, 0))
+TRY(own_table, "close_range CLOSE_RANGE_UNSHARE", syscall(SYS_close_range, 3000, 4000, 2))
 TRY(exec_shell, "execve /bin/sh", execve("/bin/sh", (char *[]){"sh", NULL}, NULL))
 TRY(ptrace_me, "ptrace TRACEME", ptrace(PTRACE_TRACEME, 0, 0, 0))
 TRY(ptrace_host, "ptrace a process of the host", ptrace(PTRACE_SEIZE, host(), 0, 0))

@@ -19,6 +19,7 @@ PROBE(own_signal, "a signal to itself") {
     signal(SIGUSR1, on_signal);
     return raise(SIGUSR1) == 0 && got == SIGUSR1 ? 0 : -1;
 }
+TRY(many, "end many descriptors", syscall(SYS_close_range, 900, 1000, 0))
 TRY(name, "its own name", prctl(PR_SET_NAME, "twin"))
 TRY(lower, "lower a limit", setrlimit(RLIMIT_NOFILE, &(struct rlimit){64, 64}))
 TRY(memory, "memory", (long)mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
