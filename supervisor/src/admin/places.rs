@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,7 +18,7 @@ pub(super) enum Peer {
 }
 
 /// So many places, of which one peer has a quarter, and no more than are left: some are left then however many
-/// want all of them.
+/// want all of them. Who is known has as many as there are.
 #[derive(Debug)]
 pub(super) struct Places {
     free: Arc<Semaphore>,
@@ -32,6 +33,7 @@ type Taken = HashMap<Peer, usize>;
 #[derive(Debug)]
 pub(super) struct Place {
     peer: Peer,
+    known: AtomicBool,
     taken: Arc<Mutex<Taken>>,
     _free: OwnedSemaphorePermit,
 }
@@ -46,15 +48,22 @@ impl Places {
         Arc::clone(&self.free).acquire_owned().await.ok()
     }
 
-    /// Gives a free place to `peer`, if it has not its share already.
-    pub(super) fn give(&self, free: OwnedSemaphorePermit, peer: Peer) -> Option<Place> {
+    /// Gives a free place to `peer`, if it is known or has not its share already.
+    pub(super) fn give(&self, free: OwnedSemaphorePermit, peer: Peer, known: bool) -> Option<Place> {
+        let place = |known| {
+            let known = AtomicBool::new(known);
+            Place { peer, known, taken: Arc::clone(&self.taken), _free: free }
+        };
+        if known {
+            return Some(place(true));
+        }
         let mut taken = lock(&self.taken);
         let count = taken.get(&peer).copied().unwrap_or_default();
         if count >= self.share || count > self.free.available_permits() {
             return None;
         }
         taken.insert(peer, count + 1);
-        Some(Place { peer, taken: Arc::clone(&self.taken), _free: free })
+        Some(place(false))
     }
 
     /// Whether hardly any place is free.
@@ -67,8 +76,12 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
     taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
+impl Place {
+    /// Its peer has shown who it is: the place counts against nobody any more.
+    pub(super) fn is_known(&self) {
+        if self.known.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let mut taken = lock(&self.taken);
         if let Some(count) = taken.get_mut(&self.peer) {
             *count -= 1;
@@ -76,6 +89,12 @@ impl Drop for Place {
                 taken.remove(&self.peer);
             }
         }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.is_known();
     }
 }
 
@@ -88,13 +107,17 @@ mod tests {
         let places = Places::new(16);
         let give = async |account| {
             let free = places.free().await.unwrap();
-            places.give(free, Peer::Account(account))
+            places.give(free, Peer::Account(account), false)
         };
         let mut kept = Vec::new();
         for _ in 0..4 {
             kept.push(give(1).await.unwrap());
         }
         assert!(give(1).await.is_none() && !places.are_scarce());
+        kept[0].is_known();
+        kept.push(give(1).await.expect("one of its places counts no more"));
+        assert!(give(1).await.is_none());
+        kept.push(places.give(places.free().await.unwrap(), Peer::Account(1), true).expect("it is known"));
         kept.clear();
         kept.push(give(1).await.unwrap());
         for account in 2..6 {

@@ -41,6 +41,17 @@ enum Access {
     ByToken(Token),
 }
 
+impl Access {
+    /// Whether who sends this may do all there is.
+    fn permits(&self, request: &Request<Incoming>) -> bool {
+        match self {
+            Self::Granted => true,
+            Self::Denied(_) => false,
+            Self::ByToken(token) => token.permits(request.headers()),
+        }
+    }
+}
+
 /// Binds the Unix socket: mode 0666, since every caller is asked who it is. A socket that nobody
 /// listens on any more is replaced.
 ///
@@ -176,13 +187,18 @@ async fn serve<D: Door>(door: D, router: Router, head_time: Duration, mut stop: 
                 continue;
             }
         };
-        let Some(place) = places.give(free, peer) else {
+        // Of others it is not known before their first request.
+        let known = matches!(access, Access::Granted);
+        let Some(place) = places.give(free, peer, known) else {
             tracing::debug!(?peer, "admin connection was closed: too many from there");
             continue;
         };
         let builder = if places.are_scarce() { &hurried } else { &patient };
         let router = router.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            if access.permits(&request) {
+                place.is_known();
+            }
             answer(router.clone(), access.clone(), request)
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
@@ -191,7 +207,6 @@ async fn serve<D: Door>(door: D, router: Router, head_time: Duration, mut stop: 
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "admin connection ended");
             }
-            drop(place);
         });
     }
     let drained = tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await;
@@ -206,14 +221,15 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response, std::convert::Infallible> {
     let denied = match &access {
-        Access::Granted => None,
-        Access::ByToken(token) if token.permits(request.headers()) => None,
+        access if access.permits(&request) => None,
         // Tells nothing; load balancers ask without credentials.
         Access::ByToken(_) if request.uri().path() == "/health" => None,
-        Access::ByToken(_) => Some("send the admin token as `Authorization: Bearer …`".to_owned()),
         Access::Denied(uid) => Some(format!(
             "uid {uid} may not use this socket: use root, or name the account in listen.admin_users of cloister.toml"
         )),
+        Access::Granted | Access::ByToken(_) => {
+            Some("send the admin token as `Authorization: Bearer …`".to_owned())
+        }
     };
     if let Some(message) = denied {
         return Ok(ApiError::unauthorized(message).into_response());
@@ -256,6 +272,8 @@ mod tests {
 
     use super::*;
 
+    const TOKEN: &[u8] = b"0123456789abcdef";
+
     fn routes() -> Router {
         Router::new().route("/health", get(async || "fine")).route("/client", get(async || "inside"))
     }
@@ -279,7 +297,7 @@ mod tests {
         let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
-        let serving = tokio::spawn(serve_tcp(listener, routes(), Token::of(b"0123456789abcdef"), stopped));
+        let serving = tokio::spawn(serve_tcp(listener, routes(), Token::of(TOKEN), stopped));
         for (path, token, status) in [
             ("/client", None, StatusCode::FORBIDDEN),
             ("/client", Some("Bearer 0123456789abcdeg"), StatusCode::FORBIDDEN),
@@ -321,7 +339,7 @@ mod tests {
 
         async fn accept(&self) -> io::Result<(DuplexStream, Access, Peer)> {
             match self.0.lock().await.recv().await {
-                Some((stream, peer)) => Ok((stream, Access::Granted, peer)),
+                Some((stream, peer)) => Ok((stream, Access::ByToken(Token::of(TOKEN)), peer)),
                 None => std::future::pending().await,
             }
         }
@@ -340,7 +358,8 @@ mod tests {
             near
         };
         let mut silent: Vec<_> = (0..2 * CONNECTIONS).map(|_| open(1)).collect();
-        assert_eq!(ask(open(2), "/client", None).await, StatusCode::OK);
+        let credentials = Some("Bearer 0123456789abcdef");
+        assert_eq!(ask(open(2), "/client", credentials).await, StatusCode::OK);
         let mut closed = 0;
         for client in &mut silent {
             let mut read = std::pin::pin!(tokio::task::coop::unconstrained(client.read_u8()));
@@ -348,7 +367,7 @@ mod tests {
         }
         assert_eq!(closed, 2 * CONNECTIONS - CONNECTIONS / 4);
         silent.extend((0..8 * CONNECTIONS).map(|number| open(3 + u32::try_from(number).unwrap() % 8)));
-        let asked = tokio::time::timeout(HEAD_TIME / 2, ask(open(2), "/client", None));
+        let asked = tokio::time::timeout(HEAD_TIME / 2, ask(open(2), "/client", credentials));
         assert_eq!(asked.await.expect("all places are taken"), StatusCode::OK);
         serving.abort();
     }
@@ -359,8 +378,7 @@ mod tests {
         let listener = bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (_going, stop) = watch::channel(false);
-        let door =
-            Tcp { listener: TcpListener::from_std(listener).unwrap(), token: Token::of(b"0123456789abcdef") };
+        let door = Tcp { listener: TcpListener::from_std(listener).unwrap(), token: Token::of(TOKEN) };
         let serving = tokio::spawn(serve(door, Router::new(), Duration::from_millis(100), stop));
         for said in ["", "PRI * HT", "GET /health HTTP/1.1\r\nhost: a\r\n\r\n"] {
             let mut client = TcpStream::connect(address).await.unwrap();
