@@ -138,6 +138,12 @@ async fn lives(launcher: &Launcher, turns: std::ops::Range<u64>) {
 async fn nothing_leaks() {
     let (launcher, pid, uids) = launcher_with_uids(crate::cell::waived()).unwrap();
     lives(&launcher, 0..60).await;
+    // The blanks that are kept, of three kinds two each, are made again a moment after the last start.
+    let end = Instant::now() + Duration::from_secs(20);
+    while weigh(pid).counts[3] < 6 {
+        assert!(Instant::now() < end, "{:?}", weigh(pid).counts);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let (before, objects) = (weigh(pid), kernel_objects());
     let cycles = std::env::var("CLOISTER_TEST_CYCLES").map_or(10_000, |count| count.parse().unwrap());
     let begin = Instant::now();
@@ -148,7 +154,10 @@ async fn nothing_leaks() {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let after = weigh(pid);
-        let grown = before.counts.iter().zip(after.counts).any(|(before, after)| after > before + 24);
+        // This process has other tests' descriptors as well.
+        let slack = [24, 24, 24, 24, 24, 64];
+        let more = before.counts.iter().zip(after.counts).zip(slack);
+        let grown = more.into_iter().any(|((before, after), slack)| after > before + slack);
         if !grown && after.memory < before.memory + 4096 {
             println!(
                 "{:?}, {} KiB, then {:?}, {} KiB",
@@ -213,12 +222,12 @@ fn uncached() -> Vec<(PathBuf, u64)> {
     places
 }
 
-/// Whether a folder is on a file system without a disk behind it.
+/// Whether a folder, if there is one, is on a file system without a disk behind it.
 fn is_memory(path: &str) -> bool {
     const TMPFS: u64 = 0x0102_1994; // linux/magic.h
     const RAMFS: u64 = 0x8584_58f6;
-    let kind = u64::try_from(rustix::fs::statfs(path).unwrap().f_type).unwrap_or_default();
-    [TMPFS, RAMFS].contains(&kind)
+    let Ok(system) = rustix::fs::statfs(path) else { return true };
+    [TMPFS, RAMFS].contains(&u64::try_from(system.f_type).unwrap_or_default())
 }
 
 /// Memory cgroups that the kernel has, those too whose folder is gone.
@@ -234,7 +243,7 @@ fn memory_cgroups() -> usize {
 async fn what_was_read_of_the_host_keeps_no_cgroup() {
     // In a guest whose root is memory nothing is read, and charged, anew.
     if is_memory("/usr/lib") {
-        println!("/usr/lib lies in memory: nothing to try here");
+        println!("/usr/lib lies in memory, or nowhere: nothing to try here");
         return;
     }
     let launcher = launcher_with_uids(crate::cell::waived()).unwrap().0;
