@@ -19,7 +19,7 @@ pub const HEADER_FIELDS: usize = 256;
 pub const TARGET_BYTES: usize = 8 * 1024;
 
 /// Most fetches one Worker connection may have open at once.
-pub const FETCHES_IN_FLIGHT: usize = 1024;
+pub const FETCHES_IN_FLIGHT: usize = 4096;
 
 /// Longest control message, in bytes; a `SOCK_SEQPACKET` record, so it must fit a socket buffer.
 pub const CONTROL_BYTES: usize = 160 * 1024;

@@ -59,9 +59,10 @@ pub(super) enum Link {
     Http(Upstream),
 }
 
-/// Calls of one Worker whose answers a process may wait for. It may have several times as many open in all, so that
-/// it takes more than one Worker that does not answer to stop it.
-const CALLS_OF_ONE: u32 = 128;
+/// Calls of one Worker whose answers a process may wait for, by contract. It may have four times as many open in all,
+/// so that it takes more than one Worker that does not answer to stop it.
+const CALLS_OF_ONE: u32 = 1024;
+const HTTP_CALLS_OF_ONE: u32 = 256;
 
 /// See the module.
 pub struct Instance {
@@ -113,6 +114,10 @@ impl Instance {
         link: Link,
         cause: Option<EgressCaller>,
     ) -> Arc<Self> {
+        let calls_of_one = match link {
+            Link::Ipc { .. } => CALLS_OF_ONE,
+            Link::Http(_) => HTTP_CALLS_OF_ONE,
+        };
         Arc::new(Self {
             number,
             deployed,
@@ -134,7 +139,7 @@ impl Instance {
             killed: CancellationToken::new(),
             over: CancellationToken::new(),
             disconnected: Notify::new(),
-            callees: Slots::new(CALLS_OF_ONE),
+            callees: Slots::new(calls_of_one),
             callers: Callers::new(cause),
         })
     }

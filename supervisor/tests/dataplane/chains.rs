@@ -7,6 +7,7 @@ use cloister::{Body as WorkerBody, FetchError, Options, Request as WorkerRequest
 use cloister_supervisor::body::Body;
 use cloister_supervisor::limits::Limits;
 use cloister_supervisor::outcome::{Failure, Outcome};
+use cloister_supervisor::pool::Options as PoolOptions;
 use cloister_supervisor::registry::{Binding, Deployed};
 use http::{Request, Response, StatusCode};
 use tokio::task::JoinSet;
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::double::{Plane, account, customer, dispatcher, get, text, worker};
 
 fn plane() -> Plane {
-    let plane = Plane::new();
+    let plane = Plane::with(PoolOptions { waiting: 10_000, ..PoolOptions::default() });
     let router = Deployed { concurrency: 10_000, ..dispatcher("router") };
     plane.sdk(router, |request: WorkerRequest, env, _| async move {
         let name = request.uri().host().unwrap().split('.').next().unwrap().to_owned();
@@ -94,7 +95,7 @@ async fn the_dispatch_calls_subrequest_limit_counts() {
 /// A customer's Worker that does not answer has the dispatch Worker wait for some calls at most, and others go on.
 #[tokio::test]
 async fn a_worker_that_never_answers_does_not_stop_the_dispatch_worker() {
-    const CLIENTS: usize = 1200;
+    const CLIENTS: usize = 1500;
     let plane = Arc::new(plane());
     let silent = Deployed { concurrency: 10_000, ..customer("silent") };
     plane.sdk(silent, |_, _, _| std::future::pending());
@@ -108,7 +109,7 @@ async fn a_worker_that_never_answers_does_not_stop_the_dispatch_worker() {
             })
             .collect();
     let mut shed = 0;
-    while shed < CLIENTS - 128 {
+    while shed < CLIENTS - 1024 {
         let refused = clients.join_next().await.unwrap().unwrap();
         assert_eq!(refused.unwrap_err().failure, Failure::LoadShed);
         shed += 1;
