@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Lets so many a second pass and counts the rest. A second begins with the first that is asked for after the last
 /// one is over.

@@ -10,13 +10,13 @@ use cloister_policies::egress::{DEFAULT_RULE, Verdict};
 use super::caller::Payer;
 use super::kept::Kept;
 use super::{Caller, EgressError};
+use crate::second::Second;
 use crate::slots::Slot;
 
 /// Counts of refusals kept before those that are over are thrown out.
 const MANY: usize = 1024;
 /// Refusals of one [`Payer`] that are written down in a second.
 const REFUSALS_A_SECOND: u32 = 100;
-const SECOND: Duration = Duration::from_secs(1);
 /// Characters of a path that are kept.
 const PATH_CHARS: usize = 512;
 
@@ -59,15 +59,7 @@ pub struct Decision {
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     kept: Mutex<Kept>,
-    refusals: Mutex<HashMap<Payer, Refusals>>,
-}
-
-/// Refusals of one payer in one second.
-#[derive(Debug)]
-struct Refusals {
-    since: Instant,
-    written: u32,
-    left_out: u64,
+    refusals: Mutex<HashMap<Payer, Second>>,
 }
 
 impl Journal {
@@ -80,31 +72,19 @@ impl Journal {
     /// and it nothing.
     pub(super) fn pause(&self, payer: &Payer, now: Instant) -> Option<Duration> {
         let all = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let refusals = all.get(payer).filter(|refusals| refusals.written >= REFUSALS_A_SECOND)?;
-        SECOND.checked_sub(now.saturating_duration_since(refusals.since))
+        let refusals = all.get(payer).filter(|refusals| refusals.is_used_up(REFUSALS_A_SECOND))?;
+        Some(refusals.left(now)).filter(|left| !left.is_zero())
     }
 
     /// Whether one more refusal of `payer` is written down, and how many were not since the last that was:
     /// what is refused costs it nothing, and the log is everybody's.
     pub(super) fn takes_refusal(&self, payer: &Payer, now: Instant) -> Option<u64> {
-        let over = |refusals: &Refusals| now.saturating_duration_since(refusals.since) >= SECOND;
         let mut all = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if !all.contains_key(payer) {
-            if all.len() >= MANY {
-                all.retain(|_, refusals| !over(refusals));
-            }
-            all.insert(payer.clone(), Refusals { since: now, written: 0, left_out: 0 });
+        if !all.contains_key(payer) && all.len() >= MANY {
+            all.retain(|_, refusals| !refusals.is_over(now));
         }
-        let refusals = all.get_mut(payer)?;
-        if over(refusals) {
-            (refusals.since, refusals.written) = (now, 0);
-        }
-        if refusals.written < REFUSALS_A_SECOND {
-            refusals.written += 1;
-            return Some(std::mem::take(&mut refusals.left_out));
-        }
-        refusals.left_out += 1;
-        None
+        let refusals = all.entry(payer.clone()).or_default();
+        refusals.takes(now, REFUSALS_A_SECOND).then(|| refusals.left_out())
     }
 }
 
@@ -257,6 +237,7 @@ impl Drop for Entry {
 mod tests {
     use super::*;
     use crate::registry::WorkerId;
+    use crate::second::SECOND;
 
     #[test]
     fn refusals_of_one_leave_room_for_others() {

@@ -58,9 +58,11 @@ async fn listen(life: &Life) -> TcpListener {
 async fn a_calls_subrequests_end_neither_with_the_head_of_its_answer_nor_with_the_answer() {
     let plane = Plane::new();
     let (sender, mut afterwards) = tokio::sync::mpsc::unbounded_channel();
+    let over = Arc::new(tokio::sync::Notify::new());
+    let seen = over.clone();
     plane.sdk(worker("other"), |_, _, _| async move { Ok(Response::new("fine".into())) });
     server(&plane, "streams", "other", move |proxy, life| {
-        let sender = sender.clone();
+        let (sender, seen) = (sender.clone(), seen.clone());
         async move {
             let listener = listen(&life).await;
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -71,8 +73,8 @@ async fn a_calls_subrequests_end_neither_with_the_head_of_its_answer_nor_with_th
                 stream.write_all(format!("{status} ").as_bytes()).await.unwrap();
             }
             drop(stream);
-            // The supervisor sees the end of the answer.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            // The supervisor saw the end of the answer.
+            seen.notified().await;
             for _ in 0..2 {
                 sender.send(fetch(proxy, "http://other.cloister/").await.unwrap()).unwrap();
             }
@@ -83,6 +85,10 @@ async fn a_calls_subrequests_end_neither_with_the_head_of_its_answer_nor_with_th
     let limits = Limits { subrequests: Some(1), ..Limits::default() };
     let answer = plane.ask_within("streams", get("http://a/"), limits).await.unwrap();
     assert_eq!(text(answer).await, "200 502 ");
+    while plane.invocations(&account("streams")).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    over.notify_one();
     for _ in 0..2 {
         assert_eq!(afterwards.recv().await.unwrap(), "502");
     }

@@ -61,7 +61,7 @@ impl Control {
     /// The socket is closed.
     pub(super) async fn drain(&self) -> io::Result<()> {
         while !self.send_kept()? {
-            room(&*self.socket).await?;
+            room(self.socket.try_clone()).await?;
         }
         Ok(())
     }

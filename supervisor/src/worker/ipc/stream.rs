@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -53,18 +53,13 @@ impl Stream {
 
     /// Waits until there is room.
     pub(super) async fn room(&self) -> io::Result<()> {
-        let socket = self.socket().as_fd().try_clone_to_owned();
-        room_of(socket).await
+        let duplicate = self.socket().as_fd().try_clone_to_owned();
+        room(duplicate).await
     }
 }
 
-/// Waits until there is room in a Unix socket that is not watched for it.
-pub(super) async fn room(socket: impl AsFd) -> io::Result<()> {
-    let socket = socket.as_fd().try_clone_to_owned();
-    room_of(socket).await
-}
-
-async fn room_of(duplicate: io::Result<OwnedFd>) -> io::Result<()> {
+/// Waits until there is room in a Unix socket that is not watched for it, of which this is a duplicate.
+pub(super) async fn room(duplicate: io::Result<OwnedFd>) -> io::Result<()> {
     match duplicate.and_then(|socket| register(socket, Interest::WRITABLE)) {
         Ok(watched) => watched.writable().await.map(drop),
         Err(_) => {
