@@ -10,6 +10,7 @@ pub mod config;
 pub mod dispatch;
 pub mod doctor;
 pub mod egress;
+mod fields;
 pub mod front;
 pub mod launch;
 pub mod limits;

@@ -8,9 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::body::Body;
 use crate::egress::wants_websocket;
-
-/// Prefix of the platform's own fields; nobody else may set them.
-const OWN: &str = "cloister-";
+use crate::fields::{OWN, strip_own};
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -77,32 +75,6 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     if let Some(protocol) = protocol {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
-    }
-}
-
-/// Removes fields whose names only differ from a protected one by `_` for `-`: servers that hand
-/// fields on as variables (CGI, WSGI) can't tell the two apart.
-pub fn strip_lookalikes(headers: &mut HeaderMap, protected: impl Fn(&str) -> bool) {
-    let alike = |name: &HeaderName| {
-        let name = name.as_str();
-        name.contains('_') && protected(&name.replace('_', "-"))
-    };
-    if headers.keys().any(|name| name.as_str().contains('_')) {
-        let alike: Vec<_> = headers.keys().filter(|name| alike(name)).cloned().collect();
-        for name in alike {
-            headers.remove(name);
-        }
-    }
-}
-
-/// Removes the platform's own fields, and what looks like them: whoever else set them may not.
-pub fn strip_own(headers: &mut HeaderMap) {
-    strip_lookalikes(headers, |name| name.starts_with(OWN));
-    if headers.keys().any(|name| name.as_str().starts_with(OWN)) {
-        let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OWN)).cloned().collect();
-        for name in own {
-            headers.remove(name);
-        }
     }
 }
 
@@ -174,6 +146,7 @@ fn has_one_length(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::strip_lookalikes;
 
     /// Cleans the headers of a GET of HTTP/1.1.
     fn strip(headers: &mut HeaderMap) {

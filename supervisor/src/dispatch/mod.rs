@@ -17,7 +17,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use http::{Response, request};
 
-pub use headers::{strip_lookalikes, strip_own, strip_request};
+pub use headers::strip_request;
 pub use hop::Hop;
 pub use invocation::Invocation;
 pub use routes::{Routed, Routes};

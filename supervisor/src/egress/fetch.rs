@@ -18,7 +18,7 @@ use super::send::{address_absolutely, address_to};
 use super::wire::Wire;
 use super::{Caller, Egress, EgressError};
 use crate::body::Body;
-use crate::dispatch::strip_own;
+use crate::fields::strip_own;
 use crate::registry::WorkerId;
 use crate::slots::Slot;
 use crate::worker::{NO_CONNECT, Tunnel};

@@ -15,7 +15,7 @@ use super::idle::{Idle, Key};
 use super::journal::Entry;
 use crate::body::{Body, BodyError};
 use crate::client::Sender;
-use crate::dispatch::strip_own;
+use crate::fields::strip_own;
 
 /// Gives a connection back once its response is over.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use super::fetch::{RESERVED, is_reserved};
 use super::headers::{MARK, strip_hop_by_hop, wants_websocket};
 use super::{BindingTarget, Bindings, Caller, Egress, EgressError};
 use crate::body::Body;
-use crate::dispatch::strip_own;
+use crate::fields::strip_own;
 use crate::worker::Tunnel;
 
 /// Longest head of a request, bytes.

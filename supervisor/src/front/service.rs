@@ -18,7 +18,8 @@ use super::error_page::error_page;
 use super::identity;
 use super::patience::{Busy, Client};
 use crate::body::Body;
-use crate::dispatch::{Dispatcher, strip_lookalikes, strip_request};
+use crate::dispatch::{Dispatcher, strip_request};
+use crate::fields::strip_lookalikes;
 use crate::worker::Tunnel;
 
 const RAY: HeaderName = HeaderName::from_static("cloister-ray");
